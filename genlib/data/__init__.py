@@ -1,0 +1,1 @@
+"""Data sets: arrays from checked files."""

@@ -1,0 +1,1 @@
+"""Models: functions and classes over arrays; they never touch a file."""
