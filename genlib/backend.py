@@ -1,0 +1,182 @@
+"""The one file that names a backend.
+
+Keras 3 code runs on TensorFlow, JAX and PyTorch. Four things differ between them: how to
+differentiate, how to compile a step, how to switch a compiler on, and how to wait for a result.
+Here they are, under one signature each; everything else in `genlib` is plain Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+Tensor = Any  # tf.Tensor, jax.Array or torch.Tensor
+Pullback = Callable[[Tensor], tuple[list[Tensor], Tensor]]
+
+
+def name() -> str:
+    """Returns the backend that Keras runs on: `"tensorflow"`, `"jax"` or `"torch"`."""
+    return keras.backend.backend()
+
+
+def device() -> str:
+    """Returns what computes: `"cpu"`, or the name of the first accelerator, say `"gpu:0"`."""
+    accelerators = [d for d in keras.distribution.list_devices() if not d.startswith("cpu")]
+    return accelerators[0] if accelerators else "cpu"
+
+
+def vjp(model: keras.Model, x: Tensor) -> tuple[Tensor, Pullback]:
+    """Runs a model and keeps what its backward pass needs (a vector-Jacobian product).
+
+    Args:
+        model: a built Keras model without random layers.
+        x: its input, `(batch, ...)`, float32.
+
+    Returns:
+        The output `y`, and a function from a gradient of the shape of `y` to the gradients of
+        the trainable variables (a list in the order of `model.trainable_variables`) and of `x`.
+        Call that function once.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> y, pullback = vjp(model, keras.ops.ones((3, 2)))
+        >>> (kernel, bias), dx = pullback(keras.ops.ones_like(y))
+    """
+    if name() == "jax":
+        return _vjp_jax(model, x)
+    if name() == "torch":
+        return _vjp_torch(model, x)
+    return _vjp_tensorflow(model, x)
+
+
+def _vjp_tensorflow(model: keras.Model, x: Tensor) -> tuple[Tensor, Pullback]:
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = model(x, training=True)
+    variables = [v.value for v in model.trainable_variables]
+
+    def pullback(dy: Tensor) -> tuple[list[Tensor], Tensor]:
+        *gradients, dx = tape.gradient(y, [*variables, x], output_gradients=dy)
+        return gradients, dx
+
+    return y, pullback
+
+
+def _vjp_jax(model: keras.Model, x: Tensor) -> tuple[Tensor, Pullback]:
+    import jax
+
+    trainable = [v.value for v in model.trainable_variables]
+    frozen = [v.value for v in model.non_trainable_variables]
+    y, pullback = jax.vjp(
+        lambda values, x: model.stateless_call(values, frozen, x, training=True)[0], trainable, x
+    )
+    return y, pullback
+
+
+def _vjp_torch(model: keras.Model, x: Tensor) -> tuple[Tensor, Pullback]:
+    import torch
+
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        y = model(x, training=True)
+    variables = [v.value for v in model.trainable_variables]
+
+    def pullback(dy: Tensor) -> tuple[list[Tensor], Tensor]:
+        *gradients, dx = torch.autograd.grad(y, [*variables, x], grad_outputs=dy)
+        return list(gradients), dx
+
+    return y.detach(), pullback
+
+
+def compile_step(
+    step: Callable[..., Any], variables: Sequence[Any] = (), *, xla: bool = False
+) -> Callable[..., Any]:
+    """Compiles a function that reads tensors and updates Keras variables in place.
+
+    TensorFlow traces it into a graph (`tf.function`), JAX compiles it with XLA (`jax.jit`), and
+    PyTorch runs it as it is.
+
+    Args:
+        step: takes arrays, may call `variable.assign`, returns a tensor or a tuple, list or
+            dictionary of tensors.
+        variables: every Keras variable that `step` reads or writes. Only JAX needs them: its
+            functions are pure, so the values go in as arguments and come out as results.
+        xla: compile a TensorFlow graph with XLA too. JAX always does. PyTorch has no XLA here.
+
+    Returns:
+        A function of the same signature.
+
+    Raises:
+        ValueError: if `xla=True` on PyTorch.
+    """
+    if name() == "torch":
+        if xla:
+            raise ValueError(
+                "xla=True is for TensorFlow and JAX; Keras runs on 'torch' here. "
+                "Leave xla out, or set KERAS_BACKEND=tensorflow."
+            )
+        return step
+    if name() == "jax":
+        return _compile_jax(step, list(variables))
+    import tensorflow as tf
+
+    return tf.function(step, jit_compile=xla, reduce_retracing=True)
+
+
+def _compile_jax(step: Callable[..., Any], variables: list[Any]) -> Callable[..., Any]:
+    import jax
+
+    @jax.jit
+    def pure(values: list[Tensor], *arguments: Tensor) -> tuple[Any, list[Tensor]]:
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)) as scope:
+            result = step(*arguments)
+        return result, [scope.get_current_value(v) for v in variables]
+
+    def compiled(*arguments: Tensor) -> Any:
+        result, values = pure([v.value for v in variables], *arguments)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return result
+
+    return compiled
+
+
+def to_numpy(tree: Any) -> Any:
+    """Copies every tensor of a nest (tuple, list, dict) to the host as a NumPy array."""
+    return keras.tree.map_structure(
+        lambda leaf: keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf, tree
+    )
+
+
+def synchronize(result: Any) -> Any:
+    """Waits until a result is computed, and returns it as NumPy arrays on the host.
+
+    Devices work asynchronously: without this, a clock stops when the work is queued, not done.
+    """
+    return to_numpy(result)
+
+
+def threads() -> dict[str, int]:
+    """Returns the thread counts that the backend works with (0 means: the backend decides)."""
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return {
+            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
+            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+        }
+    if name() == "torch":
+        import torch
+
+        return {"intra_op": torch.get_num_threads(), "inter_op": torch.get_num_interop_threads()}
+    return {}
+
+
+def is_finite(values: Sequence[Any]) -> bool:
+    """Returns whether every number of the given arrays is finite."""
+    return all(bool(np.isfinite(keras.ops.convert_to_numpy(v)).all()) for v in values)
