@@ -1,1 +1,15 @@
 """Data sets: arrays from checked files."""
+
+from genlib.data.fashion import CLASS_NAMES, FashionMNIST, fashion_mnist
+from genlib.data.idx import DamagedFileError, read_idx
+from genlib.data.images import to_float, to_uint8
+
+__all__ = [
+    "CLASS_NAMES",
+    "DamagedFileError",
+    "FashionMNIST",
+    "fashion_mnist",
+    "read_idx",
+    "to_float",
+    "to_uint8",
+]

@@ -1,0 +1,194 @@
+"""Weights on disk: a `.safetensors` file of arrays and a `.json` card that vouches for it.
+
+The card tells how the weights were made (recipe, seed, steps, hardware, hours, metrics) and holds
+the SHA-256 of the arrays' file, which `load` checks before it parses a byte. No pickle: a file of
+weights can never run code. The shipped weights lie beside this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from genlib.files import write_atomic
+
+SHIPPED = Path(__file__).parent
+
+
+class WeightsError(ValueError):
+    """Weights, or their card, are not what they should be."""
+
+
+def _paths(path: str | Path) -> tuple[Path, Path]:
+    """Returns the arrays' file and the card's file of a name with or without an ending."""
+    path = Path(path)
+    if path.suffix in (".safetensors", ".json"):
+        path = path.with_suffix("")
+    return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")
+
+
+def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> None:
+    """Writes arrays and their card: `path.safetensors` and `path.json`, each whole or not at all.
+
+    The card is renamed into place last. If the machine stops between the two renames, the new
+    arrays stand beside the old card, and `load` refuses the pair. A writer that must keep the old
+    weights until the new ones are complete gives the new ones a new name.
+
+    Args:
+        path: where, with or without `.safetensors`.
+        arrays: name to array; numbers or truth values, any shape.
+        card: what JSON can hold; `sha256` is added to it.
+
+    Raises:
+        TypeError: if a value is not an array of numbers, or the card holds what JSON cannot.
+        ValueError: if the card holds NaN or infinity.
+        OSError: if the folder cannot be written or the disk is full.
+
+    Example:
+        >>> save("/tmp/genlib-example/w", {"kernel": np.ones((2, 3), np.float16)}, {"seed": 0})
+        >>> load("/tmp/genlib-example/w")[0]["kernel"].shape
+        (2, 3)
+    """
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise TypeError(
+                f"{name!r} is {getattr(array, 'dtype', type(array).__name__)}; weights are NumPy "
+                "arrays of numbers. Convert it with np.asarray."
+            )
+    # safetensors writes the buffer as it lies in memory, so the layout must be plain C order.
+    content = safetensors.save({n: np.ascontiguousarray(a) for n, a in arrays.items()})
+    full_card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
+    text = json.dumps(full_card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    weights_file, card_file = _paths(path)
+    write_atomic(weights_file, content)
+    write_atomic(card_file, text.encode())
+
+
+def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads arrays and their card, after checking that they belong together.
+
+    Args:
+        path: with or without `.safetensors`; a bare name, such as `"judge-fashion"`, that is not
+            a file here means the shipped weights.
+
+    Returns:
+        The arrays by name, and the card.
+
+    Raises:
+        FileNotFoundError: if the weights or the card are missing.
+        WeightsError: if the card is unreadable, the hash differs, or the file holds no arrays.
+
+    Example:
+        >>> arrays, card = load("judge-fashion")
+        >>> card["recipe"]
+        'judge'
+    """
+    weights_file, card_file = _paths(path)
+    if len(Path(path).parts) == 1 and not weights_file.is_file():
+        weights_file, card_file = SHIPPED / weights_file.name, SHIPPED / card_file.name
+    for file in (weights_file, card_file):
+        if not file.is_file():
+            names = ", ".join(shipped()) or "none"
+            raise FileNotFoundError(
+                f"No file {file}. Weights are a .safetensors file with a .json card beside it; "
+                f"shipped are: {names}."
+            )
+    try:
+        card = json.loads(card_file.read_bytes())
+        expected = card["sha256"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise WeightsError(
+            f"{card_file} is not a card of weights: {error!r}. A card is a JSON object with the "
+            "key sha256. Restore it, or make the weights again."
+        ) from error
+    content = weights_file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise WeightsError(
+            f"{weights_file} has SHA-256 {digest[:16]}…, its card expects {str(expected)[:16]}…. "
+            "The file is damaged or belongs to another card. Restore both, or make them again."
+        )
+    try:
+        return safetensors.load(content), card
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise WeightsError(
+            f"{weights_file} is not a safetensors file of NumPy arrays ({error}). Its hash is the "
+            "one on its card, so it was made wrong: make it again."
+        ) from error
+
+
+def shipped() -> list[str]:
+    """Returns the names of the weights that come with genlib.
+
+    Example:
+        >>> "judge-fashion" in shipped()
+        True
+    """
+    return sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
+
+
+def model_arrays(model: keras.Model, dtype: str | None = None) -> dict[str, np.ndarray]:
+    """Returns a model's weights as named arrays.
+
+    Args:
+        model: a built Keras model.
+        dtype: cast floating-point weights to this, say `"float16"` to halve a file.
+
+    Returns:
+        Arrays under the names `"0000/path"`, `"0001/path"`, …, in the order of `model.weights`. The
+        number keeps the order and makes names unique; the path is for the reader's eye.
+
+    Raises:
+        WeightsError: if a weight is finite but does not fit into `dtype`.
+    """
+    arrays = {}
+    for index, variable in enumerate(model.weights):
+        array = keras.ops.convert_to_numpy(variable)
+        if dtype is not None and array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                cast = array.astype(dtype)
+            if np.isfinite(cast).sum() != np.isfinite(array).sum():
+                raise WeightsError(
+                    f"{variable.path} reaches {np.abs(array).max():.3g}, too large for {dtype}. "
+                    'Keep it as "float32".'
+                )
+            array = cast
+        arrays[f"{index:04d}/{variable.path}"] = array
+    return arrays
+
+
+def assign(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """Puts named arrays into a model: all of them, or, if one does not fit, none.
+
+    Args:
+        model: a built Keras model of the architecture that the arrays were taken from. Its layers
+            may be named otherwise (Keras counts `dense`, `dense_1`, … through a session).
+        arrays: what `model_arrays` returned.
+
+    Raises:
+        WeightsError: if number, kind or shape of the arrays differ from those of the model.
+    """
+    names = sorted(arrays)
+    if len(names) != len(model.weights):
+        raise WeightsError(
+            f"Got {len(names)} arrays for the {len(model.weights)} weights of {model.name!r}. "
+            "Build the model with the settings of the weights' card."
+        )
+    for name, variable in zip(names, model.weights, strict=True):
+        same_kind = name.rsplit("/", 1)[-1] == variable.path.rsplit("/", 1)[-1]
+        if not same_kind or tuple(arrays[name].shape) != tuple(variable.shape):
+            raise WeightsError(
+                f"Array {name!r} of shape {tuple(arrays[name].shape)} does not fit weight "
+                f"{variable.path!r} of shape {tuple(variable.shape)} in {model.name!r}. "
+                "Build the model with the settings of the weights' card."
+            )
+    for name, variable in zip(names, model.weights, strict=True):
+        variable.assign(arrays[name])
