@@ -7,11 +7,31 @@ Here they are, under one signature each; everything else in `genlib` is plain Ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import keras
 import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Silences the C++ log that TensorFlow writes on import, before any log level is read."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with _without_stderr():
+    import keras
 
 Tensor = Any  # tf.Tensor, jax.Array or torch.Tensor
 Pullback = Callable[[Tensor], tuple[list[Tensor], Tensor]]
@@ -24,6 +44,10 @@ def name() -> str:
 
 def device() -> str:
     """Returns what computes: `"cpu"`, or the name of the first accelerator, say `"gpu:0"`."""
+    if name() == "torch":  # keras.distribution does not cover PyTorch
+        import torch
+
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
     accelerators = [d for d in keras.distribution.list_devices() if not d.startswith("cpu")]
     return accelerators[0] if accelerators else "cpu"
 
