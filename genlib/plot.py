@@ -1,0 +1,733 @@
+"""Draw arrays: image grids, curves, bars, the frontier.
+
+Every function takes arrays or numbers and returns a Matplotlib figure that a notebook shows at
+twice the screen's resolution. Figures stand on an opaque light card: no single ink reaches the
+contrast of 4.5:1 that text needs on both a white and a near-black page (the best is 4.3:1), so
+the figure brings its own ground and reads the same in either theme.
+
+Colours are Okabe and Ito's, chosen to be told apart with any kind of colour vision; three are
+darkened until they reach 3:1 on the card. Line style or marker repeats what a colour says.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+CARD = "#F5F5F2"  # ground
+INK = "#24292F"  # text, 13:1 on the card
+QUIET = "#666B70"  # second voice, 4.9:1
+LINES = "#D8D8D4"  # grid lines
+# Okabe and Ito, "Color universal design" (2008): blue, vermillion, green, and darkened: reddish
+# purple, orange, sky blue. Each reaches 3:1 on the card and on #121212.
+PALETTE = ("#0072B2", "#D55E00", "#00875F", "#B65E8E", "#A87400", "#2C88BF")
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "D", "^", "v", "P")
+
+STYLE: Any = {  # Matplotlib types each key by name; a plain dictionary is enough here
+    "figure.facecolor": CARD,
+    "figure.dpi": 100,
+    "figure.figsize": (7.0, 3.8),
+    "savefig.facecolor": CARD,
+    "savefig.dpi": 200,
+    "axes.facecolor": CARD,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "grid.color": LINES,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.8,
+    "font.size": 10,
+    "legend.frameon": False,
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+}
+
+Estimate = float | tuple[float, float, float]  # a value, or (value, low, high)
+
+
+def style() -> AbstractContextManager[None]:
+    """Returns a context in which Matplotlib draws as this book does."""
+    return matplotlib.rc_context(STYLE)
+
+
+def use_style() -> None:
+    """Makes every figure of this process look like the book's, also those of your own.
+
+    A notebook calls it once. In IPython it also asks for rasters of twice the resolution.
+    """
+    matplotlib.rcParams.update(STYLE)
+    try:
+        from IPython import get_ipython
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:
+        return
+    if get_ipython() is not None:
+        set_matplotlib_formats("retina")
+
+
+class Chart(Figure):
+    """A figure that notebooks show at 2× and that no global list keeps alive."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        FigureCanvasAgg(self)
+
+    def png(self, scale: float = 2) -> bytes:
+        """Returns the figure as PNG, `scale` pixels for each pixel of the screen."""
+        buffer = io.BytesIO()
+        with style():
+            self.savefig(buffer, format="png", dpi=self.dpi * scale)
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+        width, height = (round(side * self.dpi) for side in self.get_size_inches())
+        data = base64.b64encode(self.png()).decode("ascii")
+        return {"image/png": data}, {"image/png": {"width": width, "height": height}}
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+def _check_images(images: Any, dims: int = 4) -> np.ndarray:
+    array = np.asarray(images)
+    if array.dtype != np.uint8:
+        raise TypeError(
+            f"images must be uint8 in 0..255, got {array.dtype}. "
+            "Convert them with genlib.data.images.to_uint8."
+        )
+    if array.ndim != dims or array.shape[-1] not in (1, 3) or 0 in array.shape:
+        shape = "(n, height, width, 1 or 3)" if dims == 4 else "(rows, n, height, width, 1 or 3)"
+        raise ValueError(f"images must have the shape {shape}, none of it 0; got {array.shape}.")
+    return array
+
+
+def _columns(n: int, columns: int | None) -> int:
+    if columns is None:
+        return n if n <= 8 else math.ceil(math.sqrt(n))
+    if not isinstance(columns, int) or columns < 1:
+        raise ValueError(f"columns must be a whole number from 1 up, got {columns!r}.")
+    return min(columns, n)
+
+
+def sheet(
+    images: np.ndarray, columns: int | None = None, gap: int = 1, head: int = 0
+) -> np.ndarray:
+    """Lays images out in rows, as one image.
+
+    Args:
+        images: uint8 `(n, height, width, 1 or 3)`.
+        columns: images in a row; a near-square sheet if None.
+        gap: pixels around each image, in the colour of the card.
+        head: more pixels above each image, for a title.
+
+    Returns:
+        uint8 `(rows · (height + gap + head) + gap, columns · (width + gap) + gap, 3)`.
+
+    Raises:
+        TypeError: if the images are not uint8.
+        ValueError: if their shape or `columns` is wrong.
+
+    Example:
+        >>> sheet(np.zeros((5, 28, 28, 1), "uint8"), columns=3).shape
+        (59, 88, 3)
+    """
+    images = _check_images(images)
+    n, height, width, _ = images.shape
+    columns = _columns(n, columns)
+    rows = math.ceil(n / columns)
+    ground = np.array([int(CARD[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
+    out = np.empty((rows * (height + gap + head) + gap, columns * (width + gap) + gap, 3), np.uint8)
+    out[:] = ground
+    for i, image in enumerate(images):
+        top = (i // columns) * (height + gap + head) + gap + head
+        left = (i % columns) * (width + gap) + gap
+        out[top : top + height, left : left + width] = image  # one channel spreads over three
+    return out
+
+
+def grid(
+    images: np.ndarray,
+    columns: int | None = None,
+    titles: Sequence[str] | None = None,
+    *,
+    scale: float | None = None,
+    title: str | None = None,
+) -> Chart:
+    """Shows images in rows and columns, each pixel sharp.
+
+    Args:
+        images: uint8 `(n, height, width, 1 or 3)`.
+        columns: images in a row; a near-square grid if None.
+        titles: one short text above each image.
+        scale: screen pixels for each image pixel; if None, up to 4 while the grid stays at
+            most 720 pixels wide.
+        title: the message of the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TypeError: if the images are not uint8.
+        ValueError: if a shape, `columns`, `scale` or the number of titles is wrong.
+
+    Example:
+        >>> figure = grid(np.zeros((16, 28, 28, 1), "uint8"), columns=8)
+    """
+    images = _check_images(images)
+    n, height, width, _ = images.shape
+    columns = _columns(n, columns)
+    if titles is not None and len(titles) != n:
+        raise ValueError(f"titles must have one text for each of {n} images, got {len(titles)}.")
+    gap = max(1, width // 28)
+    across = columns * (width + gap) + gap
+    if scale is None:
+        scale = max(1, min(4, 720 // across))
+    elif not (0 < scale < math.inf):
+        raise ValueError(f"scale must be positive, got {scale!r}. Leave it out to fit the page.")
+    head = math.ceil(18 / scale) if titles is not None else 0
+    tiles = sheet(images, columns, gap, head)
+
+    dpi = STYLE["figure.dpi"]
+    top = 28 if title else 0  # screen pixels
+    size = np.array([tiles.shape[1] * scale, tiles.shape[0] * scale + top])
+    with style():
+        figure = Chart(figsize=size / dpi, dpi=dpi)
+        axes = figure.add_axes((0, 0, 1, 1 - top / size[1]))
+        axes.imshow(tiles, interpolation="nearest", aspect="auto")
+        axes.axis("off")
+        if title:
+            figure.text(8 / size[0], 1 - 14 / size[1], title, weight="bold", va="center")
+        if titles is not None:
+            labels = []
+            for i, text in enumerate(titles):
+                x = (i % columns) * (width + gap) + gap + width / 2
+                y = (i // columns) * (height + gap + head) + gap + head / 2
+                labels.append(axes.text(x, y, text, ha="center", va="center", size=9))
+            _shrink_to(labels, width * scale, figure)
+    return figure
+
+
+def _shrink_to(labels: list[Any], pixels: float, figure: Chart) -> None:
+    """Gives all labels the one size at which the widest fits; below 6 points they stay at 6."""
+    widest = max(label.get_window_extent().width for label in labels)
+    for label in labels:
+        label.set_fontsize(max(6.0, 9 * min(1.0, pixels / widest)))
+
+
+def latent_walk(
+    images: np.ndarray, *, scale: float | None = None, title: str | None = None
+) -> Chart:
+    """Shows walks from one latent to another, each in a row, the fraction of the way above.
+
+    Args:
+        images: uint8 `(steps, height, width, 1 or 3)` for one walk, or
+            `(rows, steps, height, width, 1 or 3)`. Steps are evenly spaced.
+        scale: screen pixels for each image pixel; fits the page if None.
+        title: the message of the figure.
+
+    Raises:
+        TypeError: if the images are not uint8.
+        ValueError: if the shape is wrong or a walk has fewer than two steps.
+
+    Example:
+        >>> figure = latent_walk(np.zeros((3, 9, 28, 28, 1), "uint8"))
+    """
+    array = np.asarray(images)
+    array = _check_images(array[None] if array.ndim == 4 else array, dims=5)
+    rows, steps = array.shape[:2]
+    if steps < 2:
+        raise ValueError(f"a walk needs at least two steps, got {steps}.")
+    heads = [f"{t:.2f}".rstrip("0").rstrip(".") for t in np.linspace(0, 1, steps)]
+    titles = heads + [""] * ((rows - 1) * steps)
+    return grid(array.reshape(-1, *array.shape[2:]), steps, titles, scale=scale, title=title)
+
+
+def save_png(
+    images: np.ndarray, path: str | os.PathLike[str], columns: int | None = None, scale: int = 1
+) -> Path:
+    """Writes a sheet of images as PNG. The file appears whole or not at all.
+
+    Args:
+        images: uint8 `(n, height, width, 1 or 3)`.
+        path: ends in `.png`; its folder exists.
+        columns: images in a row; a near-square sheet if None.
+        scale: whole number by which every pixel is repeated.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        TypeError: if the images are not uint8.
+        ValueError: if a shape, `columns`, `scale` or the name is wrong.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"the file name must end in .png, got {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist. Make it first.")
+    if not isinstance(scale, int) or scale < 1:
+        raise ValueError(f"scale must be a whole number from 1 up, got {scale!r}.")
+    tiles = sheet(images, columns, gap=2).repeat(scale, axis=0).repeat(scale, axis=1)
+    # Written beside the target, so that the final rename stays on one disk and is atomic.
+    handle, temporary = tempfile.mkstemp(suffix=".png", prefix=f".{path.stem}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            Image.fromarray(tiles).save(file, format="PNG", optimize=True)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+# --- curves and bars ----------------------------------------------------------------------------
+
+
+def curves(
+    x: Sequence[float] | np.ndarray,
+    lines: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    xlabel: str,
+    ylabel: str,
+    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    references: Mapping[str, float] | None = None,
+    logx: bool = False,
+    logy: bool = False,
+    title: str | None = None,
+) -> Chart:
+    """Draws named lines over one axis, labelled at their right end.
+
+    Args:
+        x: `(n,)`, increasing.
+        lines: name → `(n,)`. A value that is not finite leaves a gap.
+        xlabel: quantity and unit, as in "batch size (images)".
+        ylabel: quantity and unit.
+        bands: name → (low, high), the interval around a line.
+        references: name → a height at which a dotted line is drawn.
+        logx: logarithmic horizontal axis.
+        logy: logarithmic vertical axis.
+        title: the message of the figure.
+
+    Raises:
+        ValueError: if there is no line, too many, or lengths differ.
+
+    Example:
+        >>> figure = curves([1, 2, 4], {"cost": [3, 2, 1]}, xlabel="workers", ylabel="time (s)")
+    """
+    x, data = np.asarray(x, float), {k: np.asarray(v, float) for k, v in lines.items()}
+    bands, references = dict(bands or {}), dict(references or {})
+    limit = len(PALETTE) * len(_DASHES)
+    if not 1 <= len(data) <= limit:
+        raise ValueError(f"lines must name 1 to {limit} lines, got {len(data)}.")
+    for name, y in data.items():
+        if x.ndim != 1 or len(x) == 0 or y.shape != x.shape:
+            raise ValueError(f"line {name!r} has shape {y.shape}, but x has shape {x.shape}.")
+    if unknown := set(bands) - set(data):
+        raise ValueError(f"bands name lines that do not exist: {sorted(unknown)}.")
+    with style():
+        figure = Chart(layout="constrained")
+        axes = figure.add_subplot()
+        ends: list[tuple[str, float, str]] = []
+        for i, (name, y) in enumerate(data.items()):
+            colour = PALETTE[i % len(PALETTE)]
+            dashes = _DASHES[(i // len(PALETTE) + i) % len(_DASHES)]
+            marker = "o" if len(x) <= 12 else None
+            axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4)
+            if name in bands:
+                low, high = bands[name]
+                axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            finite = y[np.isfinite(y)]
+            if finite.size:
+                ends.append((name, float(finite[-1]), colour))
+        for name, height in references.items():
+            axes.axhline(height, color=QUIET, linestyle=(0, (1, 2)), linewidth=1.4)
+            ends.append((name, float(height), QUIET))
+        axes.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
+        if logx:
+            axes.set_xscale("log")
+        if logy:
+            axes.set_yscale("log")
+        if len(x) > 1:
+            axes.set_xlim(x[0], x[-1])
+        _label_ends(figure, axes, ends)
+    return figure
+
+
+def _label_ends(figure: Chart, axes: Axes, ends: list[tuple[str, float, str]]) -> None:
+    """Writes names right of the axes at the given heights, moved apart where they would touch."""
+    texts = [
+        axes.annotate(
+            name,
+            (1, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(16, 0),
+            textcoords="offset points",
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "shrinkA": 2,
+                "shrinkB": 2,
+                "linewidth": 1.8,
+                "relpos": (0, 0.5),
+            },
+        )
+        for name, y, colour in sorted(ends, key=lambda end: end[1])
+    ]
+    figure.draw_without_rendering()  # settles the layout, so that pixels are known
+    floor = -math.inf
+    for text in texts:
+        box = text.get_window_extent()
+        shift = max(0.0, floor - box.y0)
+        text.set_position((16, shift * 72 / figure.dpi))
+        floor = box.y1 + shift
+
+
+def losses(
+    history: Mapping[str, Sequence[float]],
+    *,
+    references: Mapping[str, float] | None = None,
+    x: str = "step",
+    smooth: int = 1,
+    ylabel: str = "loss (nats)",
+    title: str | None = None,
+) -> Chart:
+    """Draws the losses of networks that train together.
+
+    Args:
+        history: name → losses, one per step or epoch, all of one length.
+        references: name → the loss that theory expects, as `{"log 2": math.log(2)}`.
+        x: what is counted, "step" or "epoch".
+        smooth: draw the mean over so many values; 1 draws what was measured.
+        ylabel: quantity and unit.
+        title: the message of the figure.
+
+    Raises:
+        ValueError: if there is nothing to draw, lengths differ, or `smooth` does not fit.
+
+    Example:
+        >>> history = {"generator": [0.8, 0.9], "discriminator": [1.3, 1.2]}
+        >>> figure = losses(history, references={"2 log 2": 2 * math.log(2)}, x="epoch")
+    """
+    lengths = {name: len(values) for name, values in history.items()}
+    if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(f"history must hold losses of one length, not empty; got {lengths}.")
+    n = next(iter(lengths.values()))
+    if not isinstance(smooth, int) or not 1 <= smooth <= n:
+        raise ValueError(f"smooth must be a whole number from 1 to {n}, got {smooth!r}.")
+    kernel = np.full(smooth, 1 / smooth)
+    lines = {k: np.convolve(np.asarray(v, float), kernel, "valid") for k, v in history.items()}
+    xlabel = x if smooth == 1 else f"{x} (mean of {smooth})"
+    steps = np.arange(smooth, n + 1)
+    return curves(steps, lines, xlabel=xlabel, ylabel=ylabel, references=references, title=title)
+
+
+class _Ratio(Protocol):
+    ratio: float
+    low: float
+    high: float
+
+
+class _Comparison(Protocol):
+    baseline: str
+
+    def ratios(self) -> Mapping[str, Any]: ...
+
+
+def bars(comparison: _Comparison, *, title: str | None = None) -> Chart:
+    """Draws how many times as fast as the baseline each candidate is, with its interval.
+
+    Args:
+        comparison: a `genlib.bench.Comparison`.
+        title: the message of the figure.
+
+    Returns:
+        The figure. From a range of 20× on its axis is logarithmic and bars start at 1×.
+    """
+    ratios = comparison.ratios()
+    values = np.array([r.ratio for r in ratios.values()])
+    errors = np.abs([[r.ratio - r.low, r.high - r.ratio] for r in ratios.values()]).T
+    log = bool(values.max() / values.min() > 20)
+    start = 1.0 if log else 0.0
+    colours = [QUIET if name == comparison.baseline else PALETTE[0] for name in ratios]
+    with style():
+        figure = Chart(figsize=(7, 0.9 + 0.42 * len(ratios)), layout="constrained")
+        axes = figure.add_subplot()
+        rows = np.arange(len(ratios))
+        axes.barh(rows, values - start, left=start, height=0.62, color=colours)
+        axes.errorbar(values, rows, xerr=errors, fmt="none", ecolor=INK, capsize=3, linewidth=1.2)
+        axes.axvline(1, color=QUIET, linewidth=1)
+        for row, (name, ratio) in enumerate(ratios.items()):
+            text = "baseline" if name == comparison.baseline else str(ratio)
+            axes.annotate(
+                text,
+                (max(ratio.high, start), row),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
+                annotation_clip=False,
+            )
+        if log:
+            axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}×"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_yticks(rows, list(ratios))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set(xlabel=f"speed relative to “{comparison.baseline}” (times)", title=title or "")
+    return figure
+
+
+# --- the frontier -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method on the frontier."""
+
+    name: str
+    throughput: Estimate  # images per second
+    quality: Estimate  # e.g. FID
+    group: str = ""  # "same samples", "within margin", "system": one marker each
+
+
+def pareto(
+    throughput: Sequence[float] | np.ndarray,
+    quality: Sequence[float] | np.ndarray,
+    *,
+    lower: bool = True,
+) -> np.ndarray:
+    """Marks the points that no other point beats.
+
+    A point is beaten if another is at least as fast and at least as good, and better in one.
+
+    Args:
+        throughput: `(n,)`, higher is better.
+        quality: `(n,)`.
+        lower: whether lower quality numbers are better, as with FID.
+
+    Returns:
+        bool `(n,)`.
+
+    Raises:
+        ValueError: if lengths differ or a number is NaN.
+
+    Example:
+        >>> pareto([1, 2, 3], [5, 9, 6]).tolist()
+        [True, False, True]
+    """
+    fast = np.asarray(throughput, float)
+    good = -np.asarray(quality, float) if lower else np.asarray(quality, float)
+    if fast.ndim != 1 or fast.shape != good.shape or np.isnan(fast).any() or np.isnan(good).any():
+        raise ValueError(
+            f"throughput and quality must be equally long and without NaN, "
+            f"got {throughput!r} and {quality!r}."
+        )
+    no_worse = (fast[:, None] >= fast) & (good[:, None] >= good)  # [i, j]: i against j
+    better = (fast[:, None] > fast) | (good[:, None] > good)
+    return np.logical_not((no_worse & better).any(axis=0))
+
+
+def _triple(estimate: Estimate) -> tuple[float, float, float]:
+    if isinstance(estimate, tuple):
+        value, low, high = estimate
+        return float(value), float(low), float(high)
+    return float(estimate), float(estimate), float(estimate)
+
+
+def frontier(
+    points: Iterable[Point],
+    *,
+    quality: str = "FID",
+    lower: bool = True,
+    references: Mapping[str, float] | None = None,
+    title: str | None = None,
+) -> Chart:
+    """Draws quality against throughput, and the set of methods that no other one beats.
+
+    Args:
+        points: one for each method, names all different.
+        quality: name of the quality measure, for the axis.
+        lower: whether lower quality numbers are better.
+        references: name → a height to mark, as the real-against-real floor.
+        title: the message of the figure.
+
+    Returns:
+        The figure: methods on the frontier filled and joined, others hollow.
+
+    Raises:
+        ValueError: if there is no point, a name comes twice, a throughput is not positive, a
+            number is not finite, or an interval does not hold its value.
+
+    Example:
+        >>> figure = frontier([Point("slow", (2, 1.8, 2.2), 4.1), Point("fast", 90.0, 4.4)])
+    """
+    points = list(points)
+    names = [p.name for p in points]
+    if not points or len(set(names)) != len(names):
+        raise ValueError(f"points must have names, all different, and not be empty; got {names}.")
+    speed = np.array([_triple(p.throughput) for p in points])  # (n, 3)
+    value = np.array([_triple(p.quality) for p in points])
+    for name, s, v in zip(names, speed, value, strict=True):
+        ordered = s[1] <= s[0] <= s[2] and v[1] <= v[0] <= v[2]
+        if not (np.isfinite([s, v]).all() and s.min() > 0 and ordered):
+            raise ValueError(
+                f"point {name!r} needs finite numbers, a positive throughput, and low ≤ value ≤ "
+                f"high; got throughput {tuple(s)} and {quality} {tuple(v)}."
+            )
+    best = pareto(speed[:, 0], value[:, 0], lower=lower)
+    groups = list(dict.fromkeys(p.group for p in points))
+    with style():
+        figure = Chart(figsize=(7.2, 4.8), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xscale("log")
+        axes.margins(0.18, 0.18)
+        for g, group in enumerate(groups):
+            colour, marker = PALETTE[g % len(PALETTE)], _MARKERS[g % len(_MARKERS)]
+            for i in (i for i, p in enumerate(points) if p.group == group):
+                xerr, yerr = (np.abs(a[i, 1:] - a[i, 0])[:, None] for a in (speed, value))
+                axes.errorbar(
+                    speed[i, 0],
+                    value[i, 0],
+                    xerr=xerr,
+                    yerr=yerr,
+                    fmt=marker,
+                    color=colour,
+                    markersize=8,
+                    markerfacecolor=colour if best[i] else CARD,
+                    markeredgewidth=1.6,
+                    elinewidth=1.2,
+                    zorder=3,
+                )
+            axes.plot([], [], marker, color=colour, label=group or "method")
+        order = np.flatnonzero(best)[np.argsort(speed[best, 0])]
+        axes.plot(speed[order, 0], value[order, 0], color=QUIET, linewidth=1.2, zorder=2)
+        for name, height in (references or {}).items():
+            axes.axhline(height, color=QUIET, linestyle=(0, (1, 2)), linewidth=1.4)
+            axes.annotate(
+                name,
+                (0.005, height),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                color=QUIET,
+                size=9,
+            )
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        sense = "lower" if lower else "higher"
+        axes.set(
+            xlabel="throughput (images per second, logarithmic; higher is better)",
+            ylabel=f"{quality} ({sense} is better)",
+            title=title or "",
+        )
+        axes.plot([], [], "o-", color=QUIET, label="frontier: nothing is faster and as good")
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        _label_points(figure, axes, names, speed, value, best)
+    return figure
+
+
+def _label_points(
+    figure: Chart,
+    axes: Axes,
+    names: list[str],
+    speed: np.ndarray,
+    value: np.ndarray,
+    best: np.ndarray,
+) -> None:
+    """Puts each name near its point where it covers no point, no interval and no other name."""
+    figure.draw_without_rendering()  # settles the layout, so that pixels are known
+    to_pixels: Callable[[np.ndarray], np.ndarray] = axes.transData.transform
+    centres = to_pixels(np.column_stack([speed[:, 0], value[:, 0]]))
+    ends = [to_pixels(np.column_stack([speed[:, k], value[:, k]])) for k in (1, 2)]
+    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in centres]
+    for (x, y), (x0, y0), (x1, y1) in zip(centres, *ends, strict=True):
+        taken += [Bbox([[x0, y - 2], [x1, y + 2]]), Bbox([[x - 2, y0], [x + 2, y1]])]
+    taken += [t.get_window_extent() for t in axes.texts]
+    per_pixel = 72 / figure.dpi
+    leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.7, "shrinkB": 5}
+    for i in np.argsort(~best, kind="stable"):  # the frontier chooses first
+        label = axes.annotate(
+            names[i],
+            (speed[i, 0], value[i, 0]),
+            size=9,
+            color=INK if best[i] else QUIET,
+            annotation_clip=False,
+        )
+        label.set_in_layout(False)
+        size = label.get_window_extent()
+        box, distance = _free_place(centres[i], size.width, size.height, taken, axes.bbox)
+        taken.append(box)
+        label.remove()
+        label = axes.annotate(
+            names[i],
+            (speed[i, 0], value[i, 0]),
+            xytext=((box.x0 - centres[i][0]) * per_pixel, (box.y0 - centres[i][1]) * per_pixel),
+            textcoords="offset points",
+            size=9,
+            color=INK if best[i] else QUIET,
+            arrowprops=leader if distance > 16 else None,
+        )
+        label.set_in_layout(False)
+
+
+def _free_place(
+    centre: np.ndarray, width: float, height: float, taken: list[Bbox], frame: Bbox
+) -> tuple[Bbox, float]:
+    """Searches outwards in rings for a box that overlaps nothing; else the least overlap."""
+    found: list[tuple[float, int, Bbox, float]] = []
+    for ring, distance in enumerate(
+        (9.0, 13.0, 20.0, 30.0, 42.0, 56.0, 72.0, 90.0, 110.0, 135.0, 160.0, 190.0)
+    ):
+        for turn in range(16):  # first right, then round
+            angle = 2 * math.pi * turn / 16
+            dx, dy = math.cos(angle), math.sin(angle)
+            x = centre[0] + dx * (distance + width / 2) - width / 2
+            y = centre[1] + dy * (distance + height / 2) - height / 2
+            box = Bbox.from_bounds(x, y, width, height)
+            overlap = sum(_overlap(box, other) for other in taken)
+            outside = width * height - _overlap(box, frame)
+            if overlap + outside < 1e-6:
+                return box, distance
+            found.append((overlap + 4 * outside, ring, box, distance))
+    _, _, box, distance = min(found, key=lambda place: place[:2])
+    return box, distance
+
+
+def _overlap(a: Bbox, b: Bbox) -> float:
+    wide = min(a.x1, b.x1) - max(a.x0, b.x0)
+    high = min(a.y1, b.y1) - max(a.y0, b.y0)
+    return max(0.0, wide) * max(0.0, high)
