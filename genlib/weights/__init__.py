@@ -64,7 +64,7 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, 
                 "arrays of numbers. Convert it with np.asarray."
             )
     # safetensors writes the buffer as it lies in memory, so the layout must be plain C order.
-    content = safetensors.save({n: np.ascontiguousarray(a) for n, a in arrays.items()})
+    content = safetensors.save({n: np.asarray(a, order="C") for n, a in arrays.items()})
     full_card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(full_card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     weights_file, card_file = _paths(path)
