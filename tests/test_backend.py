@@ -1,0 +1,71 @@
+"""The backend file: the same answers whatever Keras runs on."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from genlib import backend
+
+
+def linear():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.layers[0].kernel.assign([[2.0], [-3.0]])
+    return model
+
+
+def test_vjp_of_a_linear_model_is_its_closed_form():
+    x = np.array([[1.0, 2.0], [3.0, 4.0]], "float32")
+    dy = np.array([[1.0], [10.0]], "float32")
+    y, pullback = backend.vjp(linear(), ops.convert_to_tensor(x))
+    (kernel, bias), dx = backend.to_numpy(pullback(ops.convert_to_tensor(dy)))
+    np.testing.assert_allclose(backend.to_numpy(y), [[-4.0], [-6.0]])
+    np.testing.assert_allclose(kernel, x.T @ dy)
+    np.testing.assert_allclose(bias, [11.0])
+    np.testing.assert_allclose(dx, dy @ [[2.0, -3.0]])
+
+
+def test_compiled_step_updates_variables_in_place():
+    counter = keras.Variable(1.0)
+
+    def step(amount):
+        counter.assign(counter.value + amount)
+        return {"now": counter.value * 1.0}
+
+    compiled = backend.compile_step(step, [counter])
+    results = [float(compiled(ops.convert_to_tensor(2.0))["now"]) for _ in range(3)]
+    assert results == [3.0, 5.0, 7.0]
+    assert float(counter.value) == 7.0
+
+
+def test_xla_gives_the_same_result_or_says_where_it_exists():
+    def double(x):
+        return ops.matmul(x, x) * 2.0
+
+    x = ops.convert_to_tensor(np.eye(3, dtype="float32") * 3)
+    if backend.name() == "torch":
+        with pytest.raises(ValueError, match="TensorFlow and JAX"):
+            backend.compile_step(double, xla=True)
+    else:
+        fast = backend.to_numpy(backend.compile_step(double, xla=True)(x))
+        np.testing.assert_allclose(fast, np.eye(3) * 18)
+
+
+def test_to_numpy_keeps_the_shape_of_a_nest():
+    nest = {"a": [ops.ones((2,)), 3], "b": (ops.zeros((1, 1)),)}
+    host = backend.to_numpy(nest)
+    assert isinstance(host["a"][0], np.ndarray)
+    assert host["a"][1] == 3
+    assert host["b"][0].shape == (1, 1)
+
+
+def test_is_finite_sees_nan_and_infinity():
+    good = ops.ones((2,))
+    assert backend.is_finite([good])
+    assert not backend.is_finite([good, ops.convert_to_tensor([np.nan])])
+    assert not backend.is_finite([ops.convert_to_tensor([np.inf])])
+
+
+def test_device_and_threads_describe_this_machine():
+    assert backend.device().split(":")[0] in ("cpu", "gpu", "cuda", "tpu")
+    assert all(isinstance(v, int) for v in backend.threads().values())
