@@ -1,0 +1,107 @@
+# `make` alone prints what there is. Each target sets up what it needs, once.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+BACKENDS ?= tensorflow jax torch
+
+# Nothing is downloaded unless you say GENLIB_OFFLINE=0. TensorFlow's start-up talk stays off.
+export GENLIB_OFFLINE ?= 1
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The kernels of the notebooks are started from the same environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+PINS := pyproject.toml constraints.txt
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: help book test test-site test-backends serve lint sync bench weights times clean
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+# ---------------------------------------------------------------- environments
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) > /dev/null || { echo "This needs Python 3.11 or newer: apt install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "This needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version): try make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+	  { echo "$(PYTHON) cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
+	@echo "Making the environment in $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(PINS) | $(VENV)/bin/python
+	@$(INSTALL) --editable '.[cpu,book,test]'
+	@touch $@
+
+$(VENV)/.lint: $(PINS) | $(VENV)/.base
+	@$(INSTALL) --editable '.[lint]'
+	@touch $@
+
+$(VENV)/.backends: $(PINS) | $(VENV)/.base
+	@$(INSTALL) --editable '.[jax,torch]'
+	@touch $@
+
+# ---------------------------------------------------------------- book
+
+book: $(VENV)/.base ## execute every chapter and build the site
+	@$(BIN)/python scripts/execution_cache.py check
+	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
+	@$(BIN)/python scripts/execution_cache.py times
+	@echo "The site is at _build/html/index.html; make serve shows it."
+
+serve: book ## build the site and show it on this machine
+	@echo "http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+sync: $(VENV)/.base ## write the notebooks and the README from book/*.md
+	@$(BIN)/python scripts/sync.py
+
+times: book ## record in git how long each chapter took (on a quiet machine)
+	@$(BIN)/python scripts/execution_cache.py record
+	@$(BIN)/python scripts/sync.py
+
+# ---------------------------------------------------------------- tests
+
+test: $(VENV)/.base ## run the library's tests and every notebook
+	@$(BIN)/pytest
+	@$(BIN)/python scripts/execution_cache.py check
+	@rm -rf _build/notebooks && mkdir -p _build && cp -r notebooks _build/notebooks
+	@# On a copy, so that outputs stay out of git; the book then shows what was executed here.
+	@$(BIN)/pytest --nbmake --nbmake-timeout=900 --overwrite _build/notebooks
+	@$(BIN)/python scripts/execution_cache.py feed
+
+test-site: book ## open every page of the built site in a headless browser
+	@$(BIN)/pytest tests/test_site.py
+
+test-backends: $(VENV)/.base $(VENV)/.backends ## run the library's tests on each backend
+	@for backend in $(BACKENDS); do echo "== $$backend"; \
+	  KERAS_BACKEND=$$backend $(BIN)/pytest --ignore tests/test_site.py --ignore tests/test_text.py \
+	    --ignore tests/test_house.py; done
+
+lint: $(VENV)/.lint ## check style, types and workflows
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet .github/workflows
+	@$(BIN)/python scripts/sync.py --check
+
+# ---------------------------------------------------------------- the rest
+
+bench: $(VENV)/.base ## run the benchmarks and write benchmarks/*.json
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+weights: $(VENV)/.base ## train the shipped weights again
+	@$(BIN)/python -m genlib.models.judge
+
+clean: ## remove what was built, the environment too
+	rm -rf _build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

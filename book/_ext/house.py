@@ -1,0 +1,82 @@
+"""What this book adds to its theme, in one small Sphinx extension.
+
+* `{{ repository }}` in a page becomes the address in `_config.yml`, which stands nowhere else.
+* The Colab button and the download open the paired notebook in `notebooks/`.
+* `{cost-badge}` shows what a chapter cost to run when it was last recorded.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+PLACEHOLDER = "{{ repository }}"
+TIMES = Path(__file__).resolve().parents[2] / "benchmarks" / "chapter-times.json"
+
+
+def fill_in_repository(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the address in place of its placeholder, as `scripts/sync.py` does in the notebooks."""
+    source[0] = source[0].replace(PLACEHOLDER, app.config.html_theme_options["repository_url"])
+
+
+def paired_notebook(app: Sphinx, docname: str) -> Path:
+    """Where the notebook of a chapter lies."""
+    return Path(app.srcdir) / "notebooks" / f"{Path(docname).name}.ipynb"
+
+
+def point_buttons_at_notebook(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Send the theme's Colab and download buttons to the notebook without outputs."""
+    notebook = paired_notebook(app, pagename)
+    if not notebook.exists():
+        return
+    shutil.copyfile(notebook, Path(app.outdir) / "_sources" / f"{pagename}.ipynb")
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("text") == "Colab":
+                button["url"] = button["url"].replace(
+                    f"{pagename}.md", f"notebooks/{notebook.name}"
+                )
+
+
+def describe_cost(record: dict[str, Any]) -> list[str]:
+    """One line of words for each fact of a chapter's recorded run."""
+    seconds = record["seconds"]
+    time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+    facts = [f"{time} on {record['cores']} CPU cores"]
+    if "gpu_seconds" in record:
+        facts.append(f"{record['gpu_seconds']:.0f} s on {record['gpu']}")
+    if "peak_megabytes" in record:
+        facts.append(f"{record['peak_megabytes'] / 1000:.1f} GB of memory")
+    return [*facts, "no download", f"recorded {record['date']}"]
+
+
+class CostBadge(SphinxDirective):
+    """`{cost-badge}`: the cost of this chapter; nothing at all before its first recorded run."""
+
+    def run(self) -> list[nodes.Node]:
+        """Read the record and write one line of small labels."""
+        self.env.note_dependency(str(TIMES))
+        records = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+        record = records.get(Path(self.env.docname).name)
+        if record is None:
+            return []
+        line = nodes.paragraph(classes=["cost-badge"])
+        for fact in describe_cost(record):
+            line += [nodes.inline("", fact), nodes.Text(" ")]
+        return [line]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register with Sphinx."""
+    app.add_directive("cost-badge", CostBadge)
+    app.connect("source-read", fill_in_repository)
+    # After the theme (priority 500) has made its buttons.
+    app.connect("html-page-context", point_buttons_at_notebook, priority=900)
+    app.add_css_file("custom.css")
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,177 @@
+"""Write what follows from the book's sources: set-up cells, notebooks, README.md.
+
+`make sync` runs it. With `--check` it writes nothing, lists what differs and ends with status 1.
+
+For each chapter with code in book/*.md it puts the set-up cell before the first code cell, then
+writes the paired notebooks/*.ipynb (no outputs) with the repository's address filled in. In
+README.md it rewrites the part between the `generated` marks.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK, NOTEBOOKS, README = ROOT / "book", ROOT / "notebooks", ROOT / "README.md"
+TIMES = ROOT / "benchmarks" / "chapter-times.json"
+PLACEHOLDER = "{{ repository }}"
+
+FRONT_MATTER = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+"""
+
+# On Colab this installs the library of the book; where genlib imports, it does nothing.
+SETUP_CELL = """```{code-cell} LANGUAGE
+:tags: [hide-cell, set-up]
+
+# Set-up: does nothing where genlib is installed; elsewhere (on Colab, say) it installs it.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("genlib") is None:
+    address = os.environ.get("GENLIB_REPO", "{{ repository }}")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", f"genlib @ git+{address}"]
+    subprocess.run(command, check=True)
+    importlib.invalidate_caches()
+```
+"""
+SETUP_PATTERN = re.compile(
+    r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n", re.M | re.S
+)
+
+
+def repository() -> dict[str, str]:
+    """The address and branch from _config.yml."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+
+
+def has_code(text: str) -> bool:
+    """Whether a page of the book is a chapter with cells."""
+    return "\n```{code-cell}" in text
+
+
+def with_setup_cell(text: str) -> str:
+    """The chapter with its front matter and with today's set-up cell before its first cell."""
+    if not text.startswith("---\n"):
+        text = FRONT_MATTER + "\n" + text.lstrip("\n")
+    text = SETUP_PATTERN.sub("", text)
+    # All cells of a page name one language, as its author wrote it.
+    first = re.search(r"^```\{code-cell\} *(\w*)$", text, re.M)
+    cell = SETUP_CELL.replace(" LANGUAGE", f" {first[1]}".rstrip())
+    return text[: first.start()] + cell + "\n" + text[first.start() :]
+
+
+def notebook(text: str) -> str:
+    """The chapter as a notebook without outputs; ids follow from places, so it is repeatable."""
+    nb = jupytext.reads(text.replace(PLACEHOLDER, repository()["url"]), fmt="md:myst")
+    for number, cell in enumerate(nb.cells):
+        cell["id"] = f"cell-{number}"
+    nb.nbformat_minor = 5
+    # The version of jupytext says nothing to a reader, and would change every pair.
+    nb.metadata = {"kernelspec": nb.metadata["kernelspec"]}
+    nb.metadata["language_info"] = {"name": "python"}
+    return nbformat.writes(nb, indent=1) + "\n"
+
+
+def pages(entry: Any) -> list[str]:
+    """The files of _toc.yml in reading order."""
+    if isinstance(entry, list):
+        return [page for item in entry for page in pages(item)]
+    if isinstance(entry, dict):
+        own = [entry[key] for key in ("root", "file") if key in entry]
+        parts = [entry[key] for key in ("parts", "chapters", "sections") if key in entry]
+        return own + pages(parts)
+    return []
+
+
+def title(page: Path) -> str:
+    """The first heading of a page."""
+    return re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), re.M).group(1).strip()
+
+
+def readme(old: str) -> str:
+    """README.md with its generated part rewritten."""
+    address = repository()
+    colab = address["url"].replace("https://github.com", "https://colab.research.google.com/github")
+    times = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    rows = ["| chapter | run time | open |", "| --- | --: | --- |"]
+    for page in pages(yaml.safe_load((ROOT / "_toc.yml").read_text())):
+        source = ROOT / f"{page}.md"
+        if not has_code(source.read_text(encoding="utf-8")):
+            continue
+        record = times.get(source.stem)
+        cost = f"{record['seconds']:.0f} s" if record else ""
+        link = f"{colab}/blob/{address['branch']}/notebooks/{source.stem}.ipynb"
+        rows.append(f"| [{title(source)}]({page}.md) | {cost} | [Colab]({link}) |")
+    machines = sorted({f"{r['cores']} CPU cores, {r['date']}" for r in times.values()})
+    note = [f"\nRun times as last recorded: {'; '.join(machines)}."] if machines else []
+    parts = {
+        "clone": f"```\ngit clone {address['url']}\ncd {address['url'].rsplit('/', 1)[1]}\n"
+        "make book     # its own environment, every chapter executed, the site\n"
+        "make test     # the library's tests, every notebook\n```",
+        "chapters": "\n".join(rows + note),
+    }
+    for name, body in parts.items():
+        start, end = f"<!-- generated: {name} -->", "<!-- end -->"
+        old = re.sub(
+            re.escape(start) + ".*?" + re.escape(end),
+            lambda _, s=start, b=body, e=end: f"{s}\n{b}\n{e}",
+            old,
+            flags=re.S,
+        )
+    return old
+
+
+def wanted() -> dict[Path, str | None]:
+    """Every derived file with the text that it should have; None where it should not exist."""
+    files: dict[Path, str | None] = dict.fromkeys(NOTEBOOKS.glob("*.ipynb"))
+    for path in sorted(BOOK.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if has_code(text):
+            files[path] = with_setup_cell(text)
+            files[NOTEBOOKS / f"{path.stem}.ipynb"] = notebook(files[path])
+    files[README] = readme(README.read_text(encoding="utf-8"))
+    return files
+
+
+def main() -> int:
+    """Write, or with --check only compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, report differences")
+    check = parser.parse_args().check
+    differing = []
+    for path, text in wanted().items():
+        if (path.read_text(encoding="utf-8") if path.exists() else None) == text:
+            continue
+        differing.append(path.relative_to(ROOT).as_posix())
+        if check:
+            continue
+        if text is None:
+            path.unlink()
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for name in differing:
+        print(f"{name}: differs from its source; run `make sync`" if check else f"wrote {name}")
+    return 1 if check and differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
