@@ -157,7 +157,9 @@ def run(
             if folder is not None:
                 if not backend.is_finite([v.value for v in task.variables().values()]):
                     raise _diverged(task, state.epoch, "a weight")
-                plot.save_png(task.sample(), folder / "samples" / f"epoch-{state.epoch:04d}.png")
+                sheets = folder / "samples"
+                sheets.mkdir(exist_ok=True)
+                plot.save_png(task.sample(), sheets / f"epoch-{state.epoch:04d}.png")
                 checkpoint.save(folder, state, task.variables())
             if on_epoch is not None:
                 on_epoch(state.epoch, state)

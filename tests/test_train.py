@@ -1,0 +1,164 @@
+"""Runs stop cleanly, go on where they stopped, and never lose what was finished."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genlib import backend, checkpoint, train
+from genlib.models.gan import GANConfig
+
+SMALL = GANConfig(batch_size=32)
+
+
+def blobs(n=128, seed=0):
+    """Images that a GAN learns in seconds: one bright square on black."""
+    images = np.zeros((n, 28, 28, 1), np.uint8)
+    for image, (row, column) in zip(
+        images, np.random.default_rng(seed).integers(8, 12, (n, 2)), strict=True
+    ):
+        image[row : row + 8, column : column + 8] = 230
+    return images
+
+
+def weights_of(task):
+    return {name: backend.to_numpy(v.value) for name, v in task.variables().items()}
+
+
+def assert_same_weights(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_training_moves_samples_towards_the_data():
+    task = train.GANTask(blobs(1024), GANConfig(batch_size=64, learning_rate=1e-3))
+    mean = blobs(1024).mean(0)
+
+    def distance():
+        return np.abs(task.sample().mean(0) - mean).mean()
+
+    before = distance()
+    state = train.run(task, epochs=12, progress=False)
+    assert distance() < before / 2
+    assert [len(v) for v in state.history.values()] == [12, 12]
+
+
+def test_an_interrupted_run_ends_in_the_weights_of_an_unbroken_one(tmp_path):
+    unbroken = train.GANTask(blobs(), SMALL, seed=3)
+    train.run(unbroken, 4, progress=False)
+    for epochs in (1, 3, 4):
+        resumed = train.GANTask(blobs(), SMALL, seed=3)
+        train.run(resumed, epochs, tmp_path / "run", progress=False)
+    assert_same_weights(weights_of(unbroken), weights_of(resumed))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_kill_9_then_resume_ends_in_the_weights_of_an_unbroken_run(tmp_path):
+    program = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_train import SMALL, blobs; from genlib import train\n"
+        "train.run(train.GANTask(blobs(6400), SMALL), int(sys.argv[2]), sys.argv[1])\n"
+    )
+
+    def start(folder, epochs):
+        command = [sys.executable, "-c", program, str(folder), str(epochs)]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
+
+    killed = start(tmp_path / "killed", 200)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "killed" / "state.json").exists():
+        assert killed.poll() is None, "the run ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.05)  # into the next epoch, or into the writing of a checkpoint
+    killed.kill()
+    killed.wait()
+    done = json.loads((tmp_path / "killed" / "state.json").read_text())["epoch"]
+    assert done < 200
+    assert start(tmp_path / "killed", done + 2).wait() == 0
+    assert start(tmp_path / "unbroken", done + 2).wait() == 0
+
+    first, second = (train.GANTask(blobs(6400), SMALL) for _ in range(2))
+    assert checkpoint.restore(tmp_path / "killed", first.variables()).epoch == done + 2
+    assert checkpoint.restore(tmp_path / "unbroken", second.variables()).epoch == done + 2
+    assert_same_weights(weights_of(first), weights_of(second))
+
+
+def test_sheets_and_the_last_two_checkpoints_stand_in_the_folder(tmp_path):
+    train.run(train.GANTask(blobs(), SMALL), 4, tmp_path / "run", progress=False)
+    sheets = sorted(p.name for p in (tmp_path / "run" / "samples").iterdir())
+    assert sheets == [f"epoch-000{i}.png" for i in (1, 2, 3, 4)]
+    assert Image.open(tmp_path / "run" / "samples" / sheets[-1]).size[0] >= 8 * 28
+    kept = sorted(p.name for p in (tmp_path / "run").glob("checkpoint-*.safetensors"))
+    assert kept == ["checkpoint-000003.safetensors", "checkpoint-000004.safetensors"]
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    task = train.GANTask(blobs(), SMALL)
+    train.run(task, 1, tmp_path / "run", progress=False)
+    good = weights_of(task)
+    first = next(iter(task.variables().values()))
+    first.assign(backend.to_numpy(first.value) * np.nan)
+    healthy_restore, checkpoint.restore = checkpoint.restore, lambda *_: train.State(1, {})
+    try:
+        with pytest.raises(train.TrainingDiverged, match=r"epoch 2.*NaN.*lower learning rate"):
+            train.run(task, 3, tmp_path / "run", progress=False)
+    finally:
+        checkpoint.restore = healthy_restore
+    again = train.GANTask(blobs(), SMALL)
+    assert checkpoint.restore(tmp_path / "run", again.variables()).epoch == 1
+    assert_same_weights(good, weights_of(again))
+
+
+def test_a_full_disk_is_reported_and_the_last_checkpoint_stands(tmp_path, monkeypatch):
+    train.run(train.GANTask(blobs(), SMALL), 1, tmp_path / "run", progress=False)
+    before = (tmp_path / "run" / "state.json").read_bytes()
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        train.run(train.GANTask(blobs(), SMALL), 2, tmp_path / "run", progress=False)
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "state.json").read_bytes() == before
+    assert not list((tmp_path / "run").rglob(".*"))
+    assert train.run(train.GANTask(blobs(), SMALL), 2, tmp_path / "run", progress=False).epoch == 2
+
+
+def test_another_run_s_folder_is_refused_with_what_differs(tmp_path):
+    train.run(train.GANTask(blobs(), SMALL, seed=1), 1, tmp_path / "run", progress=False)
+    with pytest.raises(checkpoint.RunError, match=r"seed = 1, not 2"):
+        train.run(train.GANTask(blobs(), SMALL, seed=2), 2, tmp_path / "run", progress=False)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "love.txt").write_text("…")
+    with pytest.raises(checkpoint.RunError, match="holds no run"):
+        train.run(train.GANTask(blobs(), SMALL), 1, tmp_path / "letters", progress=False)
+
+
+def test_a_damaged_checkpoint_is_named_and_refused(tmp_path):
+    train.run(train.GANTask(blobs(), SMALL), 1, tmp_path / "run", progress=False)
+    file = tmp_path / "run" / "checkpoint-000001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint-000001\.safetensors.*SHA-256"):
+        train.load_gan(tmp_path / "run")
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"5 images do not fill a batch of 32"):
+        train.GANTask(blobs(5), SMALL)
+    with pytest.raises(ValueError, match="at least 1"):
+        train.run(train.GANTask(blobs(), SMALL), 0)
+    with pytest.raises(ValueError, match="seed = -1"):
+        train.GANTask(blobs(), SMALL, seed=-1)
+    with pytest.raises(FileNotFoundError, match="No run in"):
+        train.load_gan("nowhere")
