@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +47,8 @@ STYLE: Any = {  # Matplotlib types each key by name; a plain dictionary is enoug
     "figure.facecolor": CARD,
     "figure.dpi": 100,
     "figure.figsize": (7.0, 3.8),
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
     "savefig.facecolor": CARD,
     "savefig.dpi": 200,
     "axes.facecolor": CARD,
@@ -139,19 +142,16 @@ def _columns(n: int, columns: int | None) -> int:
     return min(columns, n)
 
 
-def sheet(
-    images: np.ndarray, columns: int | None = None, gap: int = 1, head: int = 0
-) -> np.ndarray:
+def sheet(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
     """Lays images out in rows, as one image.
 
     Args:
         images: uint8 `(n, height, width, 1 or 3)`.
         columns: images in a row; a near-square sheet if None.
         gap: pixels around each image, in the colour of the card.
-        head: more pixels above each image, for a title.
 
     Returns:
-        uint8 `(rows · (height + gap + head) + gap, columns · (width + gap) + gap, 3)`.
+        uint8 `(rows · (height + gap) + gap, columns · (width + gap) + gap, 3)`.
 
     Raises:
         TypeError: if the images are not uint8.
@@ -162,17 +162,23 @@ def sheet(
         (59, 88, 3)
     """
     images = _check_images(images)
+    columns = _columns(len(images), columns)
+    return _lay_out(images, columns, gap, [0] * math.ceil(len(images) / columns))[0]
+
+
+def _lay_out(
+    images: np.ndarray, columns: int, gap: int, heads: Sequence[int]
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Returns the sheet with `heads[row]` free pixels above each row, and each (top, left)."""
     n, height, width, _ = images.shape
-    columns = _columns(n, columns)
-    rows = math.ceil(n / columns)
+    tops = np.cumsum([gap + head for head in heads]) + height * np.arange(len(heads))
     ground = np.array([int(CARD[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
-    out = np.empty((rows * (height + gap + head) + gap, columns * (width + gap) + gap, 3), np.uint8)
+    out = np.empty((int(tops[-1]) + height + gap, columns * (width + gap) + gap, 3), np.uint8)
     out[:] = ground
-    for i, image in enumerate(images):
-        top = (i // columns) * (height + gap + head) + gap + head
-        left = (i % columns) * (width + gap) + gap
+    corners = [(int(tops[i // columns]), gap + (i % columns) * (width + gap)) for i in range(n)]
+    for image, (top, left) in zip(images, corners, strict=True):
         out[top : top + height, left : left + width] = image  # one channel spreads over three
-    return out
+    return out, corners
 
 
 def grid(
@@ -204,7 +210,7 @@ def grid(
         >>> figure = grid(np.zeros((16, 28, 28, 1), "uint8"), columns=8)
     """
     images = _check_images(images)
-    n, height, width, _ = images.shape
+    n, _, width, _ = images.shape
     columns = _columns(n, columns)
     if titles is not None and len(titles) != n:
         raise ValueError(f"titles must have one text for each of {n} images, got {len(titles)}.")
@@ -214,8 +220,10 @@ def grid(
         scale = max(1, min(4, 720 // across))
     elif not (0 < scale < math.inf):
         raise ValueError(f"scale must be positive, got {scale!r}. Leave it out to fit the page.")
-    head = math.ceil(18 / scale) if titles is not None else 0
-    tiles = sheet(images, columns, gap, head)
+    titles = [""] * n if titles is None else list(titles)
+    room = math.ceil(18 / scale)  # image pixels for a line of text, only above rows that have one
+    heads = [room if any(titles[i : i + columns]) else 0 for i in range(0, n, columns)]
+    tiles, corners = _lay_out(images, columns, gap, heads)
 
     dpi = STYLE["figure.dpi"]
     top = 28 if title else 0  # screen pixels
@@ -227,19 +235,18 @@ def grid(
         axes.axis("off")
         if title:
             figure.text(8 / size[0], 1 - 14 / size[1], title, weight="bold", va="center")
-        if titles is not None:
-            labels = []
-            for i, text in enumerate(titles):
-                x = (i % columns) * (width + gap) + gap + width / 2
-                y = (i // columns) * (height + gap + head) + gap + head / 2
-                labels.append(axes.text(x, y, text, ha="center", va="center", size=9))
-            _shrink_to(labels, width * scale, figure)
+        labels = [
+            axes.text(left + width / 2, above - room / 2, text, ha="center", va="center", size=9)
+            for (above, left), text in zip(corners, titles, strict=True)
+            if text
+        ]
+        _shrink_to(labels, width * scale)
     return figure
 
 
-def _shrink_to(labels: list[Any], pixels: float, figure: Chart) -> None:
+def _shrink_to(labels: list[Any], pixels: float) -> None:
     """Gives all labels the one size at which the widest fits; below 6 points they stay at 6."""
-    widest = max(label.get_window_extent().width for label in labels)
+    widest = max((label.get_window_extent().width for label in labels), default=pixels)
     for label in labels:
         label.set_fontsize(max(6.0, 9 * min(1.0, pixels / widest)))
 
@@ -364,7 +371,9 @@ def curves(
             colour = PALETTE[i % len(PALETTE)]
             dashes = _DASHES[(i // len(PALETTE) + i) % len(_DASHES)]
             marker = "o" if len(x) <= 12 else None
-            axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4)
+            axes.plot(
+                x, y, color=colour, linestyle=dashes, marker=marker, markersize=4, clip_on=False
+            )
             if name in bands:
                 low, high = bands[name]
                 axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -375,10 +384,13 @@ def curves(
             axes.axhline(height, color=QUIET, linestyle=(0, (1, 2)), linewidth=1.4)
             ends.append((name, float(height), QUIET))
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
-        if logx:
-            axes.set_xscale("log")
-        if logy:
-            axes.set_yscale("log")
+        for axis, log in ((axes.xaxis, logx), (axes.yaxis, logy)):
+            if log:
+                axes.set(**{f"{axis.axis_name}scale": "log"})
+                axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+                axis.set_minor_formatter(NullFormatter())
+        if logx and len(x) <= 12:
+            axes.set_xticks(x)
         if len(x) > 1:
             axes.set_xlim(x[0], x[-1])
         _label_ends(figure, axes, ends)
@@ -408,12 +420,16 @@ def _label_ends(figure: Chart, axes: Axes, ends: list[tuple[str, float, str]]) -
         for name, y, colour in sorted(ends, key=lambda end: end[1])
     ]
     figure.draw_without_rendering()  # settles the layout, so that pixels are known
-    floor = -math.inf
-    for text in texts:
-        box = text.get_window_extent()
-        shift = max(0.0, floor - box.y0)
-        text.set_position((16, shift * 72 / figure.dpi))
-        floor = box.y1 + shift
+    boxes = [text.get_window_extent() for text in texts]
+    bottoms = [box.y0 for box in boxes]
+    for i in range(1, len(boxes)):  # up from below
+        bottoms[i] = max(bottoms[i], bottoms[i - 1] + boxes[i - 1].height + 2)
+    ceiling = figure.bbox.height
+    for i in reversed(range(len(boxes))):  # and down again where they left the figure
+        bottoms[i] = min(bottoms[i], ceiling - boxes[i].height - 2)
+        ceiling = bottoms[i]
+    for text, box, bottom in zip(texts, boxes, bottoms, strict=True):
+        text.set_position((16, (bottom - box.y0) * 72 / figure.dpi))
 
 
 def losses(
@@ -482,7 +498,7 @@ def bars(comparison: _Comparison, *, title: str | None = None) -> Chart:
     errors = np.abs([[r.ratio - r.low, r.high - r.ratio] for r in ratios.values()]).T
     log = bool(values.max() / values.min() > 20)
     start = 1.0 if log else 0.0
-    colours = [QUIET if name == comparison.baseline else PALETTE[0] for name in ratios]
+    colours = [QUIET if name == comparison.baseline else PALETTE[5] for name in ratios]
     with style():
         figure = Chart(figsize=(7, 0.9 + 0.42 * len(ratios)), layout="constrained")
         axes = figure.add_subplot()
@@ -614,7 +630,7 @@ def frontier(
         figure = Chart(figsize=(7.2, 4.8), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        axes.margins(0.18, 0.18)
+        axes.margins(0.14, 0.12)
         for g, group in enumerate(groups):
             colour, marker = PALETTE[g % len(PALETTE)], _MARKERS[g % len(_MARKERS)]
             for i in (i for i, p in enumerate(points) if p.group == group):
@@ -634,7 +650,9 @@ def frontier(
                 )
             axes.plot([], [], marker, color=colour, label=group or "method")
         order = np.flatnonzero(best)[np.argsort(speed[best, 0])]
-        axes.plot(speed[order, 0], value[order, 0], color=QUIET, linewidth=1.2, zorder=2)
+        # Stairs: what can be had at a given throughput is the best of all that are as fast.
+        stairs: dict[str, Any] = {"drawstyle": "steps-pre", "color": QUIET, "linewidth": 1.2}
+        axes.plot(speed[order, 0], value[order, 0], zorder=2, **stairs)
         for name, height in (references or {}).items():
             axes.axhline(height, color=QUIET, linestyle=(0, (1, 2)), linewidth=1.4)
             axes.annotate(
@@ -654,8 +672,8 @@ def frontier(
             ylabel=f"{quality} ({sense} is better)",
             title=title or "",
         )
-        axes.plot([], [], "o-", color=QUIET, label="frontier: nothing is faster and as good")
-        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        axes.plot([], [], **stairs, label="frontier (filled): nothing is as fast and as good")
+        figure.legend(loc="outside lower center", ncols=4 if len(groups) < 4 else 3, fontsize=9)
         _label_points(figure, axes, names, speed, value, best)
     return figure
 
@@ -676,6 +694,9 @@ def _label_points(
     taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in centres]
     for (x, y), (x0, y0), (x1, y1) in zip(centres, *ends, strict=True):
         taken += [Bbox([[x0, y - 2], [x1, y + 2]]), Bbox([[x - 2, y0], [x + 2, y1]])]
+    stairs = centres[best][np.argsort(centres[best, 0])]
+    for (x0, y0), (x1, y1) in pairwise(stairs):
+        taken += [Bbox([[x0 - 2, y0], [x0 + 2, y1]]), Bbox([[x0, y1 - 2], [x1, y1 + 2]])]
     taken += [t.get_window_extent() for t in axes.texts]
     per_pixel = 72 / figure.dpi
     leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.7, "shrinkB": 5}
@@ -704,6 +725,9 @@ def _label_points(
         label.set_in_layout(False)
 
 
+_TURNS = (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11)  # of 16: right, left, above, …
+
+
 def _free_place(
     centre: np.ndarray, width: float, height: float, taken: list[Bbox], frame: Bbox
 ) -> tuple[Bbox, float]:
@@ -712,7 +736,7 @@ def _free_place(
     for ring, distance in enumerate(
         (9.0, 13.0, 20.0, 30.0, 42.0, 56.0, 72.0, 90.0, 110.0, 135.0, 160.0, 190.0)
     ):
-        for turn in range(16):  # first right, then round
+        for turn in _TURNS:
             angle = 2 * math.pi * turn / 16
             dx, dy = math.cos(angle), math.sin(angle)
             x = centre[0] + dx * (distance + width / 2) - width / 2
