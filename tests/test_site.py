@@ -1,0 +1,260 @@
+"""What holds for the built site, seen through a real browser.
+
+The pages in _build/html are served on loopback and opened in headless Chromium. Where Debian's
+`chromium` and `chromium-driver`, or the site, are missing, the tests are skipped and say so;
+GENLIB_SITE=required (set in CI) turns that into a failure.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urldefrag, urlsplit
+
+import pytest
+from selenium import webdriver
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build" / "html"
+SHOTS = ROOT / "_build" / "screenshots"
+PAGES = sorted(
+    path.relative_to(SITE).as_posix()
+    for path in SITE.rglob("*.html")
+    if not path.relative_to(SITE).parts[0].startswith("_")
+)
+# A page whose only content is a jump to another page has nothing to look at.
+PAGES = [page for page in PAGES if 'http-equiv="Refresh"' not in (SITE / page).read_text()]
+GENERATED = {"genindex.html", "search.html"}
+DESKTOP, PHONE = (1280, 900), (390, 844)
+# The theme declares this once too often (sphinx-thebe 0.3.1); nothing uses it.
+HARMLESS = "'THEBE_JS_URL' has already been declared"
+TOOLS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+
+
+def missing() -> str | None:
+    """Why the pages cannot be opened, or None."""
+    for name, path in TOOLS.items():
+        if path is None:
+            return f"{name} is not installed: apt install chromium chromium-driver"
+    return None if PAGES else "the site is not built: make book"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _needs() -> None:
+    reason = missing()
+    if reason and os.environ.get("GENLIB_SITE") == "required":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serve files without a line for each."""
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(SITE))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = TOOLS["chromium"]
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "hide-scrollbars",
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(TOOLS["chromedriver"])
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+# Wait for fonts, MathJax and mermaid: all that changes a page after it is loaded.
+SETTLED = """
+const done = arguments[arguments.length - 1];
+(async () => {
+  await document.fonts.ready;
+  if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
+  const end = Date.now() + 20000;
+  const waiting = () => [...document.querySelectorAll('pre.mermaid, div.mermaid')]
+    .some(box => !box.querySelector('svg'));
+  while (waiting() && Date.now() < end) await new Promise(go => setTimeout(go, 50));
+  done(true);
+})();
+"""
+
+# What the page looks like now, in one round trip.
+FINDINGS = r"""
+const text = node => (node.outerHTML || '').slice(0, 120);
+const main = document.querySelector('.bd-article') || document.body;
+const wide = document.documentElement.clientWidth;
+const scrolls = node => {
+  for (let up = node.parentElement; up && up !== document.body; up = up.parentElement) {
+    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(up).overflowX)) return true;
+  }
+  return false;
+};
+const images = [...main.querySelectorAll('img')];
+return {
+  overflow: document.documentElement.scrollWidth > wide + 1
+    ? [...main.querySelectorAll('*')].filter(
+        node => node.getBoundingClientRect().right > wide + 1 && !scrolls(node)).map(text)
+        .concat([`page is ${document.documentElement.scrollWidth} px wide, window ${wide}`])
+    : [],
+  alt: images.filter(node => !(node.getAttribute('alt') || '').trim()
+    || /\.(png|svg|jpe?g)$/.test(node.alt)).map(text),
+  broken: images.filter(node => node.complete && !node.naturalWidth).map(text),
+  formulas: [...main.querySelectorAll('.math')].filter(
+    node => !node.querySelector('mjx-container svg')).map(text)
+    .concat([...main.querySelectorAll('[data-mml-node="merror"], mjx-merror')].map(text)),
+  diagrams: [...main.querySelectorAll('pre.mermaid, div.mermaid')].filter(
+    node => !node.querySelector('svg') || /Syntax error/.test(node.textContent)).map(text),
+  titles: main.querySelectorAll('h1').length === 1 ? [] : ['a page has one title'],
+};
+"""
+
+
+def requests(driver: webdriver.Chrome) -> list[str]:
+    """The addresses that the page asked for since the last call."""
+    messages = [json.loads(row["message"])["message"] for row in driver.get_log("performance")]
+    return [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def show(driver: webdriver.Chrome, size: tuple[int, int], theme: str) -> None:
+    """Take the size of a window or a phone, and the reader's choice of theme."""
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE},
+    )
+    driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": theme}]},
+    )
+
+
+def screenshot(driver: webdriver.Chrome, name: str) -> None:
+    """Keep the whole page as an image, for a person to look at."""
+    size = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+    clip = {
+        "x": 0,
+        "y": 0,
+        "scale": 1,
+        "width": size["width"],
+        "height": min(size["height"], 16000),
+    }
+    image = driver.execute_cdp_cmd(
+        "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip}
+    )
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    (SHOTS / f"{name}.png").write_bytes(base64.b64decode(image["data"]))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_clean(browser: webdriver.Chrome, address: str, page: str, theme: str) -> None:
+    browser.get_log("browser"), browser.get_log("performance")  # forget the page before
+    show(browser, DESKTOP, theme)
+    browser.get(f"{address}/{page}")
+    browser.execute_async_script(SETTLED)
+    assert browser.execute_script("return document.documentElement.dataset.theme") == theme
+
+    found = {}
+    for width, size in {"desktop": DESKTOP, "phone": PHONE}.items():
+        show(browser, size, theme)
+        browser.execute_async_script(SETTLED)
+        screenshot(browser, f"{page.removesuffix('.html').replace('/', '-')}-{width}-{theme}")
+        found |= {
+            f"{what}, {width}": rows
+            for what, rows in browser.execute_script(FINDINGS).items()
+            if rows and not (what == "titles" and page in GENERATED)
+        }
+    errors = [row["message"] for row in browser.get_log("browser") if row["level"] == "SEVERE"]
+    found["console"] = [line for line in errors if HARMLESS not in line]
+    found["foreign requests"] = [
+        url
+        for url in requests(browser)
+        if urlsplit(url).scheme in ("http", "https", "ws", "wss") and not url.startswith(address)
+    ]
+    assert not {what: rows for what, rows in found.items() if rows}
+
+
+@functools.cache
+def targets(page: Path) -> tuple[set[str], list[str]]:
+    """The anchors of a built page and the addresses that it links to."""
+    html = page.read_text(encoding="utf-8")
+    anchors = set(re.findall(r'\s(?:id|name)="([^"]+)"', html))
+    return anchors, re.findall(r'<a\s[^>]*?href="([^"]*)"', html)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_internal_links_lead_somewhere(page: str) -> None:
+    here = SITE / page
+    broken = []
+    for link in targets(here)[1]:
+        where, anchor = urldefrag(link)
+        if urlsplit(where).scheme or where.startswith("//"):
+            continue
+        goal = (here.parent / where.split("?")[0]).resolve() if where else here
+        goal = goal / "index.html" if goal.is_dir() else goal
+        if not goal.exists() or (
+            anchor and goal.suffix == ".html" and anchor not in targets(goal)[0]
+        ):
+            broken.append(link)
+    assert not broken
+
+
+def test_every_chapter_has_its_notebook_to_open_and_download() -> None:
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        html = (SITE / "book" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        assert f"/blob/main/notebooks/{notebook.name}" in html, "the Colab button"
+        download = SITE / "_sources" / "book" / notebook.name
+        assert download.read_bytes() == notebook.read_bytes()
+
+
+def test_the_vendored_files_are_those_in_their_list() -> None:
+    vendor = ROOT / "book" / "_assets" / "vendor"
+    versions = json.loads((vendor / "versions.json").read_text())
+    listed = {
+        f"{name}/{file}": sha for name in versions for file, sha in versions[name]["sha256"].items()
+    }
+    present = {
+        path.relative_to(vendor).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in vendor.rglob("*")
+        if path.is_file() and path.name != "versions.json"
+    }
+    assert present == listed
+    assert all(f"{name}/LICENSE" in listed for name in versions)
