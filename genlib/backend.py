@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
@@ -30,6 +28,7 @@ def _without_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no C++ log but fatal errors
 with _without_stderr():
     import keras
 
