@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class State:
 
     epoch: int = 0  # epochs completed
     history: dict[str, list[float]] = field(default_factory=dict)  # one mean per epoch
+    seconds: float = 0.0  # spent in training steps, all sessions together
 
 
 def open_run(folder: Path, description: Mapping[str, Any]) -> None:
@@ -84,7 +85,7 @@ def save(folder: Path, state: State, variables: Mapping[str, Any]) -> None:
     arrays = {name: np.asarray(backend.to_numpy(v.value)) for name, v in variables.items()}
     name = f"checkpoint-{state.epoch:06d}"
     weights.save(folder / name, arrays, {"epoch": state.epoch})
-    content = {"epoch": state.epoch, "checkpoint": name, "history": state.history}
+    content = {**asdict(state), "checkpoint": name}
     write_atomic(folder / "state.json", json.dumps(content, indent=2).encode() + b"\n")
     for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-2]:
         old.unlink()
@@ -110,7 +111,7 @@ def restore(folder: Path, variables: Mapping[str, Any]) -> State:
         )
     for name, variable in variables.items():
         variable.assign(arrays[name].astype(backend.to_numpy(variable.value).dtype))
-    return State(state["epoch"], state["history"])
+    return State(state["epoch"], state["history"], state["seconds"])
 
 
 def _read_json(file: Path) -> dict[str, Any]:

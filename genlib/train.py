@@ -150,7 +150,9 @@ def run(
             bar.update(bar_id, completed=done, description=epoch, report=report)
 
         while state.epoch < epochs:
+            start = time.perf_counter()
             losses = _one_epoch(task, state.epoch, show)
+            state.seconds += time.perf_counter() - start
             for name, value in losses.items():
                 state.history.setdefault(name, []).append(value)
             state.epoch += 1
