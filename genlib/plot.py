@@ -29,6 +29,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 from PIL import Image
@@ -215,9 +216,8 @@ def grid(
     if titles is not None and len(titles) != n:
         raise ValueError(f"titles must have one text for each of {n} images, got {len(titles)}.")
     gap = max(1, width // 28)
-    across = columns * (width + gap) + gap
     if scale is None:
-        scale = max(1, min(4, 720 // across))
+        scale = max(1, min(4, 720 // (columns * (width + gap) + gap)))
     elif not (0 < scale < math.inf):
         raise ValueError(f"scale must be positive, got {scale!r}. Leave it out to fit the page.")
     titles = [""] * n if titles is None else list(titles)
@@ -227,14 +227,16 @@ def grid(
 
     dpi = STYLE["figure.dpi"]
     top = 28 if title else 0  # screen pixels
-    size = np.array([tiles.shape[1] * scale, tiles.shape[0] * scale + top])
+    across, down = tiles.shape[1] * scale, tiles.shape[0] * scale
     with style():
-        figure = Chart(figsize=size / dpi, dpi=dpi)
-        axes = figure.add_axes((0, 0, 1, 1 - top / size[1]))
+        figure = Chart(dpi=dpi)
+        message = figure.text(0, 0, title or "", weight="bold", va="center")
+        size = np.array([max(across, message.get_window_extent().width + 16), down + top])
+        figure.set_size_inches(size / dpi)
+        message.set_position((8 / size[0], 1 - 14 / size[1]))
+        axes = figure.add_axes((0, 0, across / size[0], down / size[1]))
         axes.imshow(tiles, interpolation="nearest", aspect="auto")
         axes.axis("off")
-        if title:
-            figure.text(8 / size[0], 1 - 14 / size[1], title, weight="bold", va="center")
         labels = [
             axes.text(left + width / 2, above - room / 2, text, ha="center", va="center", size=9)
             for (above, left), text in zip(corners, titles, strict=True)
@@ -420,7 +422,7 @@ def _label_ends(figure: Chart, axes: Axes, ends: list[tuple[str, float, str]]) -
         for name, y, colour in sorted(ends, key=lambda end: end[1])
     ]
     figure.draw_without_rendering()  # settles the layout, so that pixels are known
-    boxes = [text.get_window_extent() for text in texts]
+    boxes = [Text.get_window_extent(text) for text in texts]  # the text without its leader
     bottoms = [box.y0 for box in boxes]
     for i in range(1, len(boxes)):  # up from below
         bottoms[i] = max(bottoms[i], bottoms[i - 1] + boxes[i - 1].height + 2)
@@ -630,7 +632,11 @@ def frontier(
         figure = Chart(figsize=(7.2, 4.8), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        axes.margins(0.14, 0.12)
+        # Room for names; a single throughput still spans a factor of four.
+        low, high = speed[:, 1].min(), speed[:, 2].max()
+        room = max(1.25 * (high / low) ** 0.14, 2 * (low / high) ** 0.5)
+        axes.set_xlim(low / room, high * room)
+        axes.margins(y=0.12)
         for g, group in enumerate(groups):
             colour, marker = PALETTE[g % len(PALETTE)], _MARKERS[g % len(_MARKERS)]
             for i in (i for i, p in enumerate(points) if p.group == group):
@@ -672,7 +678,7 @@ def frontier(
             ylabel=f"{quality} ({sense} is better)",
             title=title or "",
         )
-        axes.plot([], [], **stairs, label="frontier (filled): nothing is as fast and as good")
+        axes.plot([], [], **stairs, label="frontier (filled)")
         figure.legend(loc="outside lower center", ncols=4 if len(groups) < 4 else 3, fontsize=9)
         _label_points(figure, axes, names, speed, value, best)
     return figure
