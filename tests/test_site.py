@@ -35,7 +35,7 @@ PAGES = sorted(
 # A page whose only content is a jump to another page has nothing to look at.
 PAGES = [page for page in PAGES if 'http-equiv="Refresh"' not in (SITE / page).read_text()]
 GENERATED = {"genindex.html", "search.html"}
-DESKTOP, PHONE = (1280, 900), (390, 844)
+DESKTOP, PHONE, PART = (1280, 900), (390, 844), 2400
 # The theme declares this once too often (sphinx-thebe 0.3.1); nothing uses it.
 HARMLESS = "'THEBE_JS_URL' has already been declared"
 TOOLS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
@@ -103,6 +103,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 SETTLED = """
 const done = arguments[arguments.length - 1];
 (async () => {
+  document.head.insertAdjacentHTML(
+    'beforeend', '<style>*, ::before, ::after { transition: none !important }</style>');
   await document.fonts.ready;
   if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
   const end = Date.now() + 20000;
@@ -167,20 +169,16 @@ def show(driver: webdriver.Chrome, size: tuple[int, int], theme: str) -> None:
 
 
 def screenshot(driver: webdriver.Chrome, name: str) -> None:
-    """Keep the whole page as an image, for a person to look at."""
+    """Keep the whole page for a person to look at, in parts that fit a screen or two."""
     size = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-    clip = {
-        "x": 0,
-        "y": 0,
-        "scale": 1,
-        "width": size["width"],
-        "height": min(size["height"], 16000),
-    }
-    image = driver.execute_cdp_cmd(
-        "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip}
-    )
     SHOTS.mkdir(parents=True, exist_ok=True)
-    (SHOTS / f"{name}.png").write_bytes(base64.b64decode(image["data"]))
+    for part, top in enumerate(range(0, size["height"], PART)):
+        height = min(PART, size["height"] - top)
+        clip = {"x": 0, "y": top, "scale": 1, "width": size["width"], "height": height}
+        image = driver.execute_cdp_cmd(
+            "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip}
+        )
+        (SHOTS / f"{name}-{part}.png").write_bytes(base64.b64decode(image["data"]))
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -188,6 +186,9 @@ def screenshot(driver: webdriver.Chrome, name: str) -> None:
 def test_page_opens_clean(browser: webdriver.Chrome, address: str, page: str, theme: str) -> None:
     browser.get_log("browser"), browser.get_log("performance")  # forget the page before
     show(browser, DESKTOP, theme)
+    browser.execute_cdp_cmd(
+        "Storage.clearDataForOrigin", {"origin": address, "storageTypes": "local_storage"}
+    )
     browser.get(f"{address}/{page}")
     browser.execute_async_script(SETTLED)
     assert browser.execute_script("return document.documentElement.dataset.theme") == theme
