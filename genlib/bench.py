@@ -101,8 +101,8 @@ def _decimals(value: float, digits: int) -> int:
 
 
 def format_ratio(ratio: float, low: float, high: float) -> str:
-    """Writes a ratio and its interval: `3.4× (3.1–3.8)`; near 1, one digit more."""
-    d = _decimals(ratio, 3 if 0.8 <= ratio < 2 else 2)
+    """Writes a ratio and its interval: `3.4× (3.1–3.8)`; two decimals near 1."""
+    d = 2 if 0.8 <= ratio < 2 else _decimals(ratio, 2)
     return f"{ratio:.{d}f}× ({low:.{d}f}–{high:.{d}f})"
 
 
@@ -465,6 +465,7 @@ def _seconds_per_call(fn: Callable[[], Any], sync: Sync, calls: int = 1) -> floa
 def _garbage_collector_off() -> Iterator[None]:
     """Keeps a collection from falling into one candidate's run by chance."""
     was_on = gc.isenabled()
+    gc.collect()
     gc.disable()
     try:
         yield
@@ -524,7 +525,6 @@ def measure(
         raise ValueError(f"repeats must be a whole number of at least 2, got {repeats!r}. Use 9.")
     env, sync = environment(), sync or _host_sync()
     first, calls = _warm_up(fn, sync, warmup, min_seconds)
-    gc.collect()
     with _garbage_collector_off():
         seconds = tuple(_seconds_per_call(fn, sync, calls) for _ in range(repeats))
     return Record(name or str(getattr(fn, "__name__", "call")), first, seconds, calls, env)
@@ -593,7 +593,7 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     with _garbage_collector_off():
         for round_index in range(pairs):
-            gc.collect()
+            gc.collect(0)  # only what the last round left behind, so it is quick
             for name in _order(names, round_index):
                 _, calls = warm[name]
                 seconds[name].append(_seconds_per_call(functions[name], sync, calls))
