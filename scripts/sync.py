@@ -50,6 +50,8 @@ if importlib.util.find_spec("genlib") is None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", f"genlib @ git+{address}"]
     subprocess.run(command, check=True)
     importlib.invalidate_caches()
+
+import genlib.backend  # before Keras: it keeps TensorFlow's start-up log off the page
 ```
 """
 SETUP_PATTERN = re.compile(
