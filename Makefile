@@ -74,9 +74,9 @@ times: book ## record in git how long each chapter took (on a quiet machine)
 test: $(VENV)/.base ## run the library's tests and every notebook
 	@$(BIN)/pytest
 	@$(BIN)/python scripts/execution_cache.py check
-	@rm -rf _build/notebooks && mkdir -p _build && cp -r notebooks _build/notebooks
-	@# On a copy, so that outputs stay out of git; the book then shows what was executed here.
-	@$(BIN)/pytest --nbmake --nbmake-timeout=900 --overwrite _build/notebooks
+	@rm -rf runs/notebooks && mkdir -p runs && cp -r notebooks runs/notebooks
+	@# On a copy (nbmake skips _build), so that outputs stay out of git; the book shows these runs.
+	@$(BIN)/pytest --nbmake --nbmake-timeout=900 --overwrite runs/notebooks
 	@$(BIN)/python scripts/execution_cache.py feed
 
 test-site: book ## open every page of the built site in a headless browser
@@ -104,4 +104,4 @@ weights: $(VENV)/.base ## train the shipped weights again
 	@$(BIN)/python -m genlib.models.judge
 
 clean: ## remove what was built, the environment too
-	rm -rf _build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build runs/notebooks $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -71,7 +71,7 @@ def seconds_of(notebook: nbformat.NotebookNode) -> float:
 def feed() -> None:
     """Cache the notebooks that the tests executed, under the names of their chapters."""
     cache = get_cache(str(CACHE))
-    for path in sorted((BUILD / "notebooks").glob("*.ipynb")):
+    for path in sorted((ROOT / "runs" / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         uri = str(ROOT / "book" / f"{path.stem}.md")
         data = {"execution_seconds": seconds_of(notebook)}
