@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import socket
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ def _download(cache: Path) -> FashionMNIST:
     try:
         with _socket_timeout(TIMEOUT_S), contextlib.redirect_stdout(io.StringIO()):
             (x, y), (x_test, y_test) = keras_fashion_mnist.load_data()
-    except (EOFError, ValueError) as error:  # Keras reads a truncated file without a check
+    except (EOFError, ValueError, gzip.BadGzipFile, zlib.error) as error:  # Keras does not check
         raise DamagedFileError(
             f"{where} holds a damaged file ({error}). Delete that folder and try again."
         ) from error
@@ -189,7 +190,7 @@ def _download(cache: Path) -> FashionMNIST:
     # A read-only home is no reason to refuse data that is already in memory.
     with contextlib.suppress(OSError):
         for content, name in zip(files, FILES, strict=True):
-            write_atomic(cache / f"{name}.gz", gzip.compress(content, mtime=0))
+            write_atomic(cache / f"{name}.gz", gzip.compress(content, 1, mtime=0))
     return data
 
 
