@@ -1,8 +1,8 @@
 """Turn Colab's published `pip freeze` into constraints for what genlib stands on.
 
-Called as `python scripts/colab_versions.py pip-freeze.txt > colab.txt`. Of its many hundred packages
-only those that genlib asks for are kept, and TensorFlow. A package that Colab has in a version older
-than genlib accepts is left out, as `pip` upgrades it there too.
+Called as `python scripts/colab_versions.py pip-freeze.txt > colab.txt`. Of its many hundred
+packages only those that genlib asks for are kept, and TensorFlow. A package that Colab has in a
+version older than genlib accepts is left out, as `pip` upgrades it there too.
 """
 
 import re

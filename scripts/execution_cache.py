@@ -75,6 +75,8 @@ def feed() -> None:
         notebook = nbformat.read(path, as_version=4)
         uri = str(ROOT / "book" / f"{path.stem}.md")
         data = {"execution_seconds": seconds_of(notebook)}
+        for cell in notebook.cells:
+            cell.metadata.pop("execution", None)  # the cache compares the cells' metadata
         bundle = CacheBundleIn(notebook, uri, data=data)
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
