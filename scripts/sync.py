@@ -1,16 +1,18 @@
-"""Write what follows from the book's sources: set-up cells, notebooks, README.md.
+"""Write what follows from its source: set-up cells, notebooks, README.md, environment.yml.
 
 `make sync` runs it. With `--check` it writes nothing, lists what differs and ends with status 1.
 
 For each chapter with code in book/*.md it puts the set-up cell before the first code cell, then
 writes the paired notebooks/*.ipynb (no outputs) with the repository's address filled in. In
-README.md it rewrites the part between the `generated` marks.
+README.md it rewrites the parts between the `generated` marks, and environment.yml it makes from the
+extras of pyproject.toml and the pins of constraints.txt.
 """
 
 import argparse
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK, NOTEBOOKS, README = ROOT / "book", ROOT / "notebooks", ROOT / "README.md"
+ENVIRONMENT = ROOT / "environment.yml"
 TIMES = ROOT / "benchmarks" / "chapter-times.json"
 PLACEHOLDER = "{{ repository }}"
 
@@ -141,6 +144,29 @@ def readme(old: str) -> str:
     return old
 
 
+def environment() -> str:
+    """environment.yml: what `make book` and `make test` install, with the same pins."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {line.split("==")[0].lower().replace("_", "-"): line for line in lines if "==" in line}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = list(project["dependencies"])
+    for extra in ("cpu", "book", "test"):
+        asked += project["optional-dependencies"][extra]
+    names = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in asked}
+    rows = ["--constraint constraints.txt", "--editable .", *(pins[name] for name in sorted(names))]
+    head = """# Written by `make sync` from pyproject.toml and constraints.txt.
+name: image-generation-at-speed
+channels:
+  - conda-forge
+  - nodefaults
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
+"""
+    return head + "".join(f"      - {row}\n" for row in rows)
+
+
 def wanted() -> dict[Path, str | None]:
     """Every derived file with the text that it should have; None where it should not exist."""
     files: dict[Path, str | None] = dict.fromkeys(NOTEBOOKS.glob("*.ipynb"))
@@ -149,6 +175,7 @@ def wanted() -> dict[Path, str | None]:
         if has_code(text):
             files[path] = with_setup_cell(text)
             files[NOTEBOOKS / f"{path.stem}.ipynb"] = notebook(files[path])
+    files[ENVIRONMENT] = environment()
     files[README] = readme(README.read_text(encoding="utf-8"))
     return files
 

@@ -1,0 +1,141 @@
+"""What holds for the house: pairs, pins, addresses, records, clear messages."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted((ROOT / "book").glob("*.md"))
+CHAPTERS = [page for page in PAGES if "\n```{code-cell}" in page.read_text(encoding="utf-8")]
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+ADDRESS = CONFIG["repository"]["url"]
+by_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "scripts")]
+import house  # noqa: E402
+import sync  # noqa: E402
+
+
+def test_derived_files_equal_their_sources() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "sync.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_chapter_with_code_has_its_notebook() -> None:
+    assert [path.stem for path in NOTEBOOKS] == [page.stem for page in CHAPTERS]
+
+
+@by_notebook
+def test_notebook_is_valid_and_has_no_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not [cell for cell in code if cell.outputs or cell.execution_count]
+    assert "set-up" in code[0].metadata.tags
+    assert ADDRESS in code[0].source
+
+
+@by_notebook
+@pytest.mark.parametrize("installed", [True, False])
+def test_set_up_cell_installs_only_where_genlib_is_missing(
+    path: Path, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = next(c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    commands: list[list[str]] = []
+    monkeypatch.setenv("GENLIB_REPO", "file:///somewhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command))
+    exec(cell.source.split("\nimport genlib")[0], {})
+    assert [command[-1] for command in commands] == (
+        [] if installed else ["genlib @ git+file:///somewhere"]
+    )
+
+
+def test_a_set_up_cell_is_put_in_once_and_stays_the_same() -> None:
+    text = "# Title\n\nText.\n\n```{code-cell} python\n1 + 1\n```\n"
+    once = sync.with_setup_cell(text)
+    assert sync.with_setup_cell(once) == once
+    assert once.count("set-up]") == 1
+    assert "{code-cell} ipython3" not in once  # it names the language that the page names
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    listed = sync.pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    assert sorted(listed) == sorted(f"book/{page.stem}" for page in PAGES)
+
+
+def test_environment_has_the_pins_of_constraints() -> None:
+    pins = set((ROOT / "constraints.txt").read_text(encoding="utf-8").split())
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    rows = [row for row in conda["dependencies"][-1]["pip"] if not row.startswith("-")]
+    assert len(rows) > 10
+    assert not [row for row in rows if row not in pins]
+
+
+def test_the_address_stands_only_in_the_configuration() -> None:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    place = ADDRESS.removeprefix("https://")
+    guilty = []
+    for name in listing.stdout.rstrip("\0").split("\0"):
+        path = ROOT / name
+        if not path.is_file() or path.suffix in {".png", ".gz", ".safetensors"}:
+            continue
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        if name == "README.md":
+            text = re.sub(r"<!-- generated: .*?<!-- end -->", "", text, flags=re.S)
+        if place in text and name != "_config.yml" and path.suffix != ".ipynb":
+            guilty.append(name)
+    assert not guilty
+
+
+def test_recorded_times_belong_to_chapters() -> None:
+    if not house.TIMES.exists():
+        pytest.skip("no run is recorded yet: make times")
+    records = json.loads(house.TIMES.read_text())
+    assert set(records) <= {page.stem for page in CHAPTERS}
+    assert all(record["seconds"] > 0 for record in records.values())
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"seconds": 42.4, "cores": 2}, "42 s on 2 CPU cores"),
+        ({"seconds": 150, "cores": 4}, "2.5 min on 4 CPU cores"),
+    ],
+)
+def test_cost_is_told_in_seconds_then_in_minutes(record: dict[str, Any], words: str) -> None:
+    facts = house.describe_cost(record | {"date": "2026-01-01"})
+    assert facts[0] == words
+    assert facts[-1] == "recorded 2026-01-01"
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("none", "apt install python3"), ("3.9", "3.11 or newer")]
+)
+def test_make_names_what_is_missing_in_one_line(tmp_path: Path, version: str, said: str) -> None:
+    python = tmp_path / "python"
+    if version != "none":  # an interpreter that is too old: its first check fails
+        python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9 && exit 0\nexit 1\n')
+        python.chmod(0o755)
+    venv = tmp_path / "venv"
+    command = ["make", f"PYTHON={python}", f"VENV={venv}", f"{venv}/bin/python"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("make")]
+    assert result.returncode != 0
+    assert len(lines) == 1
+    assert said in lines[0]
