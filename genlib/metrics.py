@@ -133,7 +133,8 @@ def fid_interval(
 
     Returns:
         FID at these sizes, its interval (Student's t with `groups` − 1 degrees of freedom), and
-        the estimated excess over FID of endless samples.
+        the estimated excess over FID of endless samples. Where both sets have one distribution the
+        interval is wider than needed: there, `floor` shows the spread itself.
 
     Raises:
         ValueError: if the shapes do not fit, a number is not finite, or a set is too small.
