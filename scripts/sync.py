@@ -50,7 +50,7 @@ import sys
 
 if importlib.util.find_spec("genlib") is None:
     address = os.environ.get("GENLIB_REPO", "{{ repository }}")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", f"genlib @ git+{address}"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", f"git+{address}"]
     subprocess.run(command, check=True)
     importlib.invalidate_caches()
 
