@@ -776,8 +776,8 @@ def share_of_limit(
         Williams, Waterman and Patterson, "Roofline", Communications of the ACM 52 (2009).
 
     Example:
-        >>> share_of_limit(2e9, 1e6, 0.05, Ceilings("a machine", 100.0, 10.0)).share
-        0.4
+        >>> print(share_of_limit(2e9, 1e6, 0.05, Ceilings("a machine", 100.0, 10.0)))
+        predicted 20.0 ms (compute-bound), measured 50.0 ms: 40% of the limit
     """
     if not (flops >= 0 and moved_bytes >= 0 and flops + moved_bytes > 0 and seconds > 0):
         raise ValueError(

@@ -15,7 +15,6 @@ import base64
 import io
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -33,6 +32,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 from PIL import Image
+
+from genlib.files import write_atomic
 
 CARD = "#F5F5F2"  # ground
 INK = "#24292F"  # text, 13:1 on the card
@@ -308,16 +309,9 @@ def save_png(
     if not isinstance(scale, int) or scale < 1:
         raise ValueError(f"scale must be a whole number from 1 up, got {scale!r}.")
     tiles = sheet(images, columns, gap=2).repeat(scale, axis=0).repeat(scale, axis=1)
-    # Written beside the target, so that the final rename stays on one disk and is atomic.
-    handle, temporary = tempfile.mkstemp(suffix=".png", prefix=f".{path.stem}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(tiles).save(file, format="PNG", optimize=True)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    encoded = io.BytesIO()
+    Image.fromarray(tiles).save(encoded, format="PNG", optimize=True)
+    write_atomic(path, encoded.getvalue())
     return path
 
 
