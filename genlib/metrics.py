@@ -165,16 +165,22 @@ def fid_interval(
 # Kernel distance ----------------------------------------------------------------------------
 
 
-def _kernel_sums(a: np.ndarray, b: np.ndarray, skip_diagonal: bool) -> np.ndarray:
-    """Returns for each row of `a` the sum of (a·b/d + 1)³ over the rows of `b`."""
-    sums = np.empty(len(a))
+def _kernel_sums(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sums over rows and over columns of the kernel matrix (a·b/d + 1)³."""
+    row_sums, column_sums = np.empty(len(a)), np.zeros(len(b))
     rows = max(1, CHUNK // len(b))
     for start in range(0, len(a), rows):
-        block = a[start : start + rows]
-        sums[start : start + rows] = ((block @ b.T / a.shape[1] + 1) ** 3).sum(axis=1)
-    if skip_diagonal:
-        sums -= (np.square(a).sum(axis=1) / a.shape[1] + 1) ** 3
-    return sums
+        kernel = a[start : start + rows] @ (b.T / a.shape[1])
+        kernel += 1
+        kernel *= kernel * kernel  # many times faster than kernel ** 3
+        row_sums[start : start + rows] = kernel.sum(axis=1)
+        column_sums += kernel.sum(axis=0)
+    return row_sums, column_sums
+
+
+def _sums_within(a: np.ndarray) -> np.ndarray:
+    """Returns for each row of `a` the sum of its kernels with all *other* rows."""
+    return _kernel_sums(a, a)[0] - (np.square(a).sum(axis=1) / a.shape[1] + 1) ** 3
 
 
 def kid(features_a: np.ndarray, features_b: np.ndarray) -> float:
@@ -221,8 +227,8 @@ def kid_interval(features_a: np.ndarray, features_b: np.ndarray) -> Estimate:
     """
     a, b = _pair(features_a, features_b)
     n, m = len(a), len(b)
-    aa, bb = _kernel_sums(a, a, True), _kernel_sums(b, b, True)
-    ab, ba = _kernel_sums(a, b, False), _kernel_sums(b, a, False)
+    aa, bb = _sums_within(a), _sums_within(b)
+    ab, ba = _kernel_sums(a, b)
     within_a, within_b, across = aa.sum(), bb.sum(), ab.sum()
     value = within_a / (n * (n - 1)) + within_b / (m * (m - 1)) - 2 * across / (n * m)
     if min(n, m) < 3:
@@ -271,22 +277,24 @@ def kid_subsets(
 # Nearest neighbours -------------------------------------------------------------------------
 
 
-def _distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields slices of the rows of `a`, and their distances to all rows of `b`."""
+def _squares(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields slices of the rows of `a`, and their squared distances to all rows of `b`."""
     centre = b.mean(axis=0)  # |x − y|² = |x|² + |y|² − 2 x·y cancels; small norms keep it exact
     a, b = a - centre, b - centre
     square_a, square_b = np.square(a).sum(axis=1), np.square(b).sum(axis=1)
     rows = max(1, CHUNK // len(b))
     for start in range(0, len(a), rows):
         part = slice(start, min(start + rows, len(a)))
-        squares = square_a[part, None] + square_b - 2 * a[part] @ b.T
-        yield part, np.sqrt(np.clip(squares, 0, None))
+        block = a[part] @ (-2 * b.T)
+        block += square_a[part, None]
+        block += square_b
+        yield part, np.maximum(block, 0, out=block)
 
 
-def _radii(x: np.ndarray, k: int) -> np.ndarray:
-    """Returns the distance of each row to its k-th nearest *other* row."""
+def _square_radii(x: np.ndarray, k: int) -> np.ndarray:
+    """Returns the squared distance of each row to its k-th nearest *other* row."""
     radii = np.empty(len(x))
-    for part, block in _distances(x, x):
+    for part, block in _squares(x, x):
         block[np.arange(len(block)), np.arange(part.start, part.stop)] = 0  # itself, exactly
         radii[part] = np.partition(block, k, axis=1)[:, k]
     return radii
@@ -299,10 +307,10 @@ def _prdc_hits(
     if k < 1:
         raise ValueError(f"k={k}: count at least 1 neighbour.")
     real, fake = _pair(real, fake, k + 1)
-    radii_real, radii_fake = _radii(real, k), _radii(fake, k)
+    radii_real, radii_fake = _square_radii(real, k), _square_radii(fake, k)
     real_balls = np.zeros(len(fake), np.int64)
     fake_balls, covered = np.zeros(len(real), np.int64), np.zeros(len(real), bool)
-    for part, block in _distances(real, fake):
+    for part, block in _squares(real, fake):
         inside = block <= radii_real[part, None]
         real_balls += inside.sum(axis=0)
         covered[part] = inside.any(axis=1)
@@ -437,7 +445,7 @@ def nearest_neighbours(train: np.ndarray, fake: np.ndarray, held_out: np.ndarray
 def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns for each row of `a` the index of the nearest row of `b`, and the distance."""
     a, b = a.astype(np.float64), b.astype(np.float64)
-    index = np.concatenate([block.argmin(axis=1) for _, block in _distances(a, b)])
+    index = np.concatenate([block.argmin(axis=1) for _, block in _squares(a, b)])
     return index, np.linalg.norm(a - b[index], axis=1)  # exact, so that a copy is at 0
 
 
