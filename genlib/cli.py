@@ -1,4 +1,4 @@
-"""What you type: `genlib train`, `genlib sample`."""
+"""What you type: `genlib train`, `genlib sample`, `genlib export`."""
 
 from __future__ import annotations
 
@@ -68,18 +68,34 @@ def train_judge(
 
 @app.command()
 def sample(
-    run: Annotated[Path, typer.Argument(help="The folder of a trained run.")],
+    run: Annotated[str, typer.Argument(help="A trained run's folder, or shipped weights.")],
     n: Annotated[int, typer.Option("-n", help="How many images.", min=1)] = 64,
     out: Annotated[Path, typer.Option("-o", "--out", help="The PNG sheet to write.")] = Path(
         "samples.png"
     ),
     seed: Annotated[int, typer.Option(help="Of the latents.", min=0)] = 0,
 ) -> None:
-    """Draw images from a trained run onto one PNG sheet."""
-    from genlib import plot, train
+    """Draw images from a trained run, or from shipped weights, onto one PNG sheet."""
+    from genlib import plot, pretrained
+    from genlib.models import gan
 
-    plot.save_png(train.load_gan(run).sample(n, seed), out)
+    generator, _ = pretrained.load_generator(run)
+    plot.save_png(gan.sample(generator, n, seed), out)
     typer.echo(f"{n} images in {out}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a trained run.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The weights, without ending.")],
+    source: Source = None,
+) -> None:
+    """Write a run's generator as float16 weights with a card that holds its measured quality."""
+    from genlib import pretrained
+    from genlib.data import fashion_mnist
+
+    card = pretrained.export_generator(run, out, fashion_mnist(source))
+    typer.echo(f"{out}.safetensors after {card['epochs']} epochs: {card['metrics']['scores']}")
 
 
 def main() -> Any:

@@ -13,6 +13,8 @@ from genlib.data import FashionMNIST
 from genlib.models import gan
 from genlib.models.judge import Judge, load_judge
 
+TRAIN_IMAGES = 12_000  # among which the nearest neighbour is sought: seconds, not minutes
+
 
 def load_generator(name: str | Path) -> tuple[keras.Model, dict[str, Any]]:
     """Loads a generator and the card that tells how it was made.
@@ -76,20 +78,22 @@ def export_generator(run: str | Path, path: str | Path, data: FashionMNIST) -> d
     return card
 
 
-def evaluate(generator: Any, data: FashionMNIST, judge: Judge, seed: int = 1) -> metrics.Report:
-    """Measures a generator against the test images, which neither it nor the judge has seen.
+def evaluate(
+    generator: Any, data: FashionMNIST, judge: Judge, n: int = 1000, seed: int = 1
+) -> metrics.Report:
+    """Measures a generator against test images, which neither it nor the judge was trained on.
 
     Args:
         generator: latents `(batch, 100)` → images in [-1, 1].
-        data: real images; nearness to `train_images` is measured too.
+        data: real images. Nearness is measured to `TRAIN_IMAGES` of its training images.
         judge: whose features compare images.
+        n: generated images; twice as many test images are used, for the floor.
         seed: of the latents.
     """
-    fakes = gan.sample(generator, len(data.test_images) // 2, seed)
     return metrics.report(
-        judge.features(data.test_images),
-        judge.features(fakes),
-        train=judge.features(data.train_images),
+        judge.features(data.test_images[: 2 * n]),
+        judge.features(gan.sample(generator, n, seed)),
+        train=judge.features(data.train_images[:TRAIN_IMAGES]),
     )
 
 

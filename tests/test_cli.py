@@ -32,7 +32,7 @@ def test_train_then_sample_writes_a_sheet(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sample", "nowhere"], "No run in nowhere"),
+        (["sample", "nowhere"], "nowhere"),
         (["train", "gan", "--out", "x", "--network", "vgg"], "Unknown network 'vgg'"),
         (["train", "gan", "--out", "x", "--source", "moon"], "moon"),
     ],
