@@ -11,7 +11,6 @@ darkened until they reach 3:1 on the card. Line style or marker repeats what a c
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import os
@@ -96,8 +95,10 @@ def use_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
     except ImportError:
         return
-    if get_ipython() is not None:
+    if (shell := get_ipython()) is not None:
         set_matplotlib_formats("retina")
+        # Pyplot registers a formatter for figures, which would crop ours and lose their size.
+        shell.display_formatter.formatters["image/png"].for_type(Chart, Chart._repr_png_)
 
 
 class Chart(Figure):
@@ -114,10 +115,9 @@ class Chart(Figure):
             self.savefig(buffer, format="png", dpi=self.dpi * scale)
         return buffer.getvalue()
 
-    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         width, height = (round(side * self.dpi) for side in self.get_size_inches())
-        data = base64.b64encode(self.png()).decode("ascii")
-        return {"image/png": data}, {"image/png": {"width": width, "height": height}}
+        return self.png(), {"width": width, "height": height}
 
 
 # --- images -------------------------------------------------------------------------------------
@@ -653,17 +653,8 @@ def frontier(
         # Stairs: what can be had at a given throughput is the best of all that are as fast.
         stairs: dict[str, Any] = {"drawstyle": "steps-pre", "color": QUIET, "linewidth": 1.2}
         axes.plot(speed[order, 0], value[order, 0], zorder=2, **stairs)
-        for name, height in (references or {}).items():
+        for height in (references or {}).values():
             axes.axhline(height, color=QUIET, linestyle=(0, (1, 2)), linewidth=1.4)
-            axes.annotate(
-                name,
-                (0.005, height),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                color=QUIET,
-                size=9,
-            )
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         sense = "lower" if lower else "higher"
@@ -674,6 +665,7 @@ def frontier(
         )
         axes.plot([], [], **stairs, label="frontier (filled)")
         figure.legend(loc="outside lower center", ncols=4 if len(groups) < 4 else 3, fontsize=9)
+        _label_ends(figure, axes, [(n, y, QUIET) for n, y in (references or {}).items()])
         _label_points(figure, axes, names, speed, value, best)
     return figure
 
@@ -697,7 +689,6 @@ def _label_points(
     stairs = centres[best][np.argsort(centres[best, 0])]
     for (x0, y0), (x1, y1) in pairwise(stairs):
         taken += [Bbox([[x0 - 2, y0], [x0 + 2, y1]]), Bbox([[x0, y1 - 2], [x1, y1 + 2]])]
-    taken += [t.get_window_extent() for t in axes.texts]
     per_pixel = 72 / figure.dpi
     leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.7, "shrinkB": 5}
     for i in np.argsort(~best, kind="stable"):  # the frontier chooses first
@@ -718,6 +709,7 @@ def _label_points(
             (speed[i, 0], value[i, 0]),
             xytext=((box.x0 - centres[i][0]) * per_pixel, (box.y0 - centres[i][1]) * per_pixel),
             textcoords="offset points",
+            va="bottom",
             size=9,
             color=INK if best[i] else QUIET,
             arrowprops=leader if distance > 16 else None,

@@ -1,6 +1,5 @@
 """Figures: what they hold, what they refuse, and that they can be read on any page."""
 
-import base64
 import io
 import math
 import os
@@ -122,16 +121,16 @@ def test_every_axis_of_a_chart_has_a_label_and_nothing_is_cut_off():
 
 def test_a_notebook_gets_two_pixels_for_each_of_the_screen():
     figure = plot.grid(images(4, side=8), scale=3)
-    data, metadata = figure._repr_mimebundle_()
-    shown = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-    size = metadata["image/png"]
+    data, size = figure._repr_png_()
+    shown = Image.open(io.BytesIO(data))
     assert shown.size == (2 * size["width"], 2 * size["height"])
 
 
 def test_ipython_shows_the_figure_once_as_png():
     formatters = pytest.importorskip("IPython.core.formatters")
-    data, _ = formatters.DisplayFormatter().format(plot.grid(images(1)))
+    data, metadata = formatters.DisplayFormatter().format(plot.grid(images(1, side=8), scale=2))
     assert set(data) == {"image/png", "text/plain"}
+    assert metadata["image/png"] == {"width": 20, "height": 20}  # 8 pixels and 2 gaps, twice
 
 
 def test_figures_leave_matplotlib_and_the_random_state_as_they_were():
