@@ -623,7 +623,7 @@ def frontier(
     best = pareto(speed[:, 0], value[:, 0], lower=lower)
     groups = list(dict.fromkeys(p.group for p in points))
     with style():
-        figure = Chart(figsize=(7.2, 4.8), layout="constrained")
+        figure = Chart(figsize=(7.2, 5.2), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xscale("log")
         # Room for names; a single throughput still spans a factor of four.
@@ -686,11 +686,16 @@ def _label_points(
     taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in centres]
     for (x, y), (x0, y0), (x1, y1) in zip(centres, *ends, strict=True):
         taken += [Bbox([[x0, y - 2], [x1, y + 2]]), Bbox([[x - 2, y0], [x + 2, y1]])]
+    for drawn in axes.lines:
+        if drawn.get_transform() == axes.get_yaxis_transform():  # a reference, all across
+            y = drawn.get_window_extent().y0
+            taken.append(Bbox([[axes.bbox.x0, y - 2], [axes.bbox.x1, y + 2]]))
     stairs = centres[best][np.argsort(centres[best, 0])]
     for (x0, y0), (x1, y1) in pairwise(stairs):
         taken += [Bbox([[x0 - 2, y0], [x0 + 2, y1]]), Bbox([[x0, y1 - 2], [x1, y1 + 2]])]
     per_pixel = 72 / figure.dpi
     leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.7, "shrinkB": 5}
+    placed: list[Bbox] = []
     for i in np.argsort(~best, kind="stable"):  # the frontier chooses first
         label = axes.annotate(
             names[i],
@@ -701,8 +706,10 @@ def _label_points(
         )
         label.set_in_layout(False)
         size = label.get_window_extent()
-        box, distance = _free_place(centres[i], size.width, size.height, taken, axes.bbox)
-        taken.append(box)
+        box = _free_place(centres[i], size.width, size.height, taken, placed, axes.bbox)
+        line = _leader(centres[i], box)
+        placed.append(box)
+        taken += [box, *line]
         label.remove()
         label = axes.annotate(
             names[i],
@@ -712,7 +719,7 @@ def _label_points(
             va="bottom",
             size=9,
             color=INK if best[i] else QUIET,
-            arrowprops=leader if distance > 16 else None,
+            arrowprops=leader if line else None,
         )
         label.set_in_layout(False)
 
@@ -720,30 +727,46 @@ def _label_points(
 _TURNS = (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11)  # of 16: right, left, above, …
 
 
+_RINGS = (9, 13, 20, 30, 42, 56, 72, 90, 110, 135, 160, 190)  # pixels
+
+
 def _free_place(
-    centre: np.ndarray, width: float, height: float, taken: list[Bbox], frame: Bbox
-) -> tuple[Bbox, float]:
-    """Searches outwards in rings for a box that overlaps nothing; else the least overlap."""
-    found: list[tuple[float, int, Bbox, float]] = []
-    for ring, distance in enumerate(
-        (9.0, 13.0, 20.0, 30.0, 42.0, 56.0, 72.0, 90.0, 110.0, 135.0, 160.0, 190.0)
-    ):
+    centre: np.ndarray,
+    width: float,
+    height: float,
+    taken: list[Bbox],
+    placed: list[Bbox],
+    frame: Bbox,
+) -> Bbox:
+    """Searches outwards for a box that overlaps nothing and whose leader crosses no name."""
+    found: list[tuple[float, Bbox]] = []
+    for distance in _RINGS:
         for turn in _TURNS:
             angle = 2 * math.pi * turn / 16
-            dx, dy = math.cos(angle), math.sin(angle)
-            x = centre[0] + dx * (distance + width / 2) - width / 2
-            y = centre[1] + dy * (distance + height / 2) - height / 2
+            x = centre[0] + math.cos(angle) * (distance + width / 2) - width / 2
+            y = centre[1] + math.sin(angle) * (distance + height / 2) - height / 2
             box = Bbox.from_bounds(x, y, width, height)
-            overlap = sum(_overlap(box, other) for other in taken)
-            outside = width * height - _overlap(box, frame)
-            if overlap + outside < 1e-6:
-                return box, distance
-            found.append((overlap + 4 * outside, ring, box, distance))
-    _, _, box, distance = min(found, key=lambda place: place[:2])
-    return box, distance
+            cost = sum(_overlap(box, other) for other in taken)
+            cost += 4 * (width * height - _overlap(box, frame))
+            cost += sum(_overlap(dot, name) for dot in _leader(centre, box) for name in placed)
+            if cost < 1e-6:
+                return box
+            found.append((cost, box))
+    return min(found, key=lambda place: place[0])[1]
+
+
+def _leader(centre: np.ndarray, box: Bbox) -> list[Bbox]:
+    """The line from a point to its name, as dots of 3 pixels; none where they are neighbours."""
+    target = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
+    steps = max(2, int(np.hypot(*(target - centre)) / 2))
+    line = [centre + t * (target - centre) for t in np.linspace(0, 1, steps)]
+    dots = [Bbox.from_bounds(x - 1.5, y - 1.5, 3, 3) for x, y in line]
+    off = [math.hypot(d.x0 + 1.5 - centre[0], d.y0 + 1.5 - centre[1]) for d in dots]
+    dots = [d for d, far in zip(dots, off, strict=True) if far > 9 and _overlap(d, box) == 0]
+    return dots if len(dots) > 2 else []
 
 
 def _overlap(a: Bbox, b: Bbox) -> float:
-    wide = min(a.x1, b.x1) - max(a.x0, b.x0)
-    high = min(a.y1, b.y1) - max(a.y0, b.y0)
+    wide = min(a.xmax, b.xmax) - max(a.xmin, b.xmin)
+    high = min(a.ymax, b.ymax) - max(a.ymin, b.ymin)
     return max(0.0, wide) * max(0.0, high)
