@@ -285,7 +285,7 @@ def test_smoothing_is_the_mean_over_the_last_values():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=12, **DRAWING)
+@settings(max_examples=7, **DRAWING)
 def test_names_at_the_ends_of_curves_never_cover_each_other_or_leave_the_figure(ends):
     lines = {f"line {i}": [0.5, end] for i, end in enumerate(ends)}
     figure = plot.curves([0, 1], lines, xlabel="x", ylabel="y")
@@ -346,7 +346,7 @@ positive = st.floats(0.1, 1e4)
 
 
 @given(st.lists(st.tuples(positive, st.floats(1, 50)), min_size=1, max_size=14))
-@settings(max_examples=12, **DRAWING)
+@settings(max_examples=7, **DRAWING)
 def test_names_on_the_frontier_do_not_cover_each_other(values):
     points = [plot.Point(f"method {i}", x, y) for i, (x, y) in enumerate(values)]
     figure = plot.frontier(points, references={"real against real": 1.5})
