@@ -320,7 +320,7 @@ def test_the_symbol_reader_finds_what_a_formula_uses():
 
 def test_the_errata_are_numbered_and_each_has_its_parts():
     text = (BOOK / "errata.md").read_text()
-    rows = re.findall(r"^\| (\d+) \|.*\{ref\}`(erratum-[a-z0-9-]+)` \|$", text, flags=re.M)
+    rows = re.findall(r"^\| \{ref\}`(\d+) <(erratum-[a-z0-9-]+)>` \|", text, flags=re.M)
     sections = re.findall(r"^\((erratum-[a-z0-9-]+)\)=\n### (\d+)\. (.+)$", text, flags=re.M)
     assert [(label, number) for number, label in rows] == [(s[0], s[1]) for s in sections]
     assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
