@@ -233,7 +233,8 @@ SMALL = vae.VAEConfig(latent_dim=3, widths=(32, 16), seed=1)
 def trained():
     keras.utils.set_random_seed(0)
     model = vae.VAE(SMALL)
-    model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+    # Only JAX needs the compiler: TensorFlow would compile for longer than it trains.
+    model.compile(keras.optimizers.Adam(3e-3), jit_compile=backend.name() == "jax")
     history = model.fit(to_float(strokes(512, 0)), batch_size=64, epochs=15, verbose=0).history
     return model, history
 
