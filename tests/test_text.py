@@ -295,6 +295,19 @@ def test_each_symbol_of_the_mathematics_is_in_the_index(page):
     assert not unknown, "list it in symbols.md, or use the book's symbol"
 
 
+def test_each_symbol_is_used_on_the_page_that_the_index_names():
+    rows = re.findall(
+        r"^\| \$([^$]+)\$ \|.*\| \{doc\}`([^`]+)` \|$",
+        (BOOK / "symbols.md").read_text(),
+        flags=re.M,
+    )
+    assert len(rows) == len(TABLE)
+    for symbol, page in rows:
+        text = (BOOK / f"{page}.md").read_text()
+        used = {one for formula in mathematics(text) for one in symbols_of(formula)}
+        assert {normal(symbol), re.split("[_^']", normal(symbol))[0]} & used, f"{symbol}: {page}"
+
+
 @by_page
 def test_no_symbol_is_used_in_a_second_meaning(page):
     for formula in mathematics(page.read_text()):
