@@ -81,7 +81,7 @@ def test_every_shipped_file_matches_its_card():
     for name in weights.shipped():
         arrays, card = weights.load(name)
         assert all(np.isfinite(a).all() for a in arrays.values())
-        assert {"recipe", "seed", "steps", "hours", "metrics", "environment"} <= card.keys()
+        assert {"recipe", "seed", "hours", "hardware", "metrics"} <= card.keys()
 
 
 def test_missing_files_are_named_with_what_is_shipped(saved):

@@ -33,7 +33,7 @@ def build_judge(seed: int = 0) -> keras.Model:
 
     Returns:
         A model from images `(b, 28, 28, 1)`, float32 in [-1, 1], to the pair of features
-        `(b, 64)`, not negative, and logits `(b, 10)`. 257,162 weights.
+        `(b, 64)` and logits `(b, 10)`. 257,162 weights.
 
     Example:
         >>> features, logits = build_judge()(np.zeros((2, 28, 28, 1), np.float32))
@@ -52,9 +52,9 @@ def build_judge(seed: int = 0) -> keras.Model:
     x = layers.MaxPooling2D()(x)  # (b, 7, 7, 64)
     x = layers.Conv2D(64, 3, padding="same", activation="relu", kernel_initializer=he())(x)
     x = layers.Dropout(0.3, seed=next(seeds))(layers.Flatten()(x))  # (b, 3136)
-    features = layers.Dense(FEATURES, activation="relu", kernel_initializer=he(), name="features")(
-        x
-    )
+    # SiLU, not ReLU: a ReLU that is off for every image would be a lost feature.
+    describe = layers.Dense(FEATURES, activation="silu", kernel_initializer=he(), name="features")
+    features = describe(x)
     logits = layers.Dense(10, kernel_initializer=he(), name="logits")(features)
     return keras.Model(images, [features, logits], name="judge")
 
@@ -90,7 +90,7 @@ class Judge:
             images: uint8 `(n, 28, 28, 1)`.
 
         Returns:
-            float32 `(n, 64)`, not negative.
+            float32 `(n, 64)`.
 
         Raises:
             ValueError: if `images` has another type or shape, or is empty.
@@ -163,7 +163,7 @@ def save_judge(model: keras.Model, path: str | Path, metrics: Mapping[str, Any])
     Raises:
         OSError: if the folder cannot be written or the disk is full.
     """
-    card = {"recipe": "judge", **metrics, "environment": bench.environment()}
+    card = {"recipe": "judge", **metrics, "hardware": bench.environment()}
     weights.save(path, weights.model_arrays(model, "float16"), card)
 
 
@@ -198,7 +198,7 @@ def train_judge(
     n = len(data.train_images)
     steps = epochs * -(-n // BATCH)
     model.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
+        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, steps)),
         loss=[None, keras.losses.SparseCategoricalCrossentropy(from_logits=True)],
     )
     images, rng = to_float(data.train_images), np.random.default_rng(seed)
