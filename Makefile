@@ -100,8 +100,12 @@ lint: $(VENV)/.lint ## check style, types and workflows
 bench: $(VENV)/.base ## run the benchmarks and write benchmarks/*.json
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-weights: $(VENV)/.base ## train the shipped weights again
-	@$(BIN)/python -m genlib.models.judge
+weights: $(VENV)/.base ## train the shipped weights again (hours on two cores; stop and go on at will)
+	@$(BIN)/genlib train judge --epochs 8 --out genlib/weights/judge-fashion
+	@$(BIN)/genlib train gan --network mlp --epochs 28 --out runs/gan-mlp
+	@$(BIN)/genlib export runs/gan-mlp --out genlib/weights/gan-mlp-fashion
+	@$(BIN)/genlib train gan --network conv --epochs 10 --out runs/gan-conv
+	@$(BIN)/genlib export runs/gan-conv --out genlib/weights/gan-conv-fashion
 
 clean: ## remove what was built, the environment too
 	rm -rf _build runs/notebooks $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
