@@ -4,7 +4,7 @@ Eight narrow Gaussians on a circle. With images nobody knows how many kinds a ge
 forgotten; here it is a count.
 
 Reference: Metz et al., "Unrolled Generative Adversarial Networks" (arXiv 1611.02163), section 3.1;
-the two measures are those of Srivastava et al., "VEEGAN" (arXiv 1705.07761), section 4, with a
+the two measures follow Srivastava et al., "VEEGAN" (arXiv 1705.07761), with a
 stricter bar for a covered mode.
 """
 
