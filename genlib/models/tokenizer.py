@@ -1,0 +1,246 @@
+"""The tokenizer: a 64×64 image becomes an 8×8 grid of codes, and comes back.
+
+A convolutional autoencoder whose latent numbers are rounded to a few levels each. Rounding needs
+no code book and no extra loss, and no code can die (finite scalar quantization, Mentzer et al.,
+2023, arXiv:2309.15505). Every text-to-image model of genlib works on this grid: with the codes,
+4,096 words, or with the latents before rounding, 4 numbers in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from genlib import backend
+from genlib.data.images import to_float, to_uint8
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """What defines a tokenizer."""
+
+    levels: tuple[int, ...] = (8, 8, 8, 8)  # of each latent channel
+    width: int = 64  # channels at 16×16
+    deep_width: int = 128  # channels at 8×8
+    pixel_width: int = 16  # channels at 64×64
+
+    @property
+    def codes(self) -> int:
+        """How many codes there are: the product of the levels."""
+        return math.prod(self.levels)
+
+
+GRID = 8  # an image is GRID × GRID codes
+IMAGE_SHAPE = (64, 64, 3)
+
+
+def quantize(latents: Any, levels: tuple[int, ...]) -> Any:
+    """Rounds each channel to the nearest of its levels, equally spaced from -1 to 1.
+
+    The gradient passes as if nothing had been rounded (straight-through estimator).
+
+    Args:
+        latents: float `(..., channels)` in [-1, 1].
+        levels: how many levels each channel has.
+
+    Returns:
+        The same shape.
+
+    Reference: Mentzer et al., 2023, arXiv:2309.15505, section 3.1, with levels that lie
+    symmetrically around 0.
+    """
+    steps = ops.convert_to_tensor(np.float32(levels)) - 1
+    rounded = ops.round((latents + 1) / 2 * steps) / steps * 2 - 1
+    return latents + ops.stop_gradient(rounded - latents)
+
+
+def latents_to_codes(latents: np.ndarray, levels: tuple[int, ...]) -> np.ndarray:
+    """Numbers the quantized latents as digits of one number, the first channel the lowest.
+
+    Args:
+        latents: float `(..., channels)`; values outside [-1, 1] go to the nearest level.
+        levels: how many levels each channel has.
+
+    Returns:
+        int32 `(...)`, from 0 to the product of the levels less one.
+
+    Example:
+        >>> latents_to_codes(np.array([[-1.0, 1.0]]), (8, 5))
+        array([32], dtype=int32)
+    """
+    steps = np.array(levels) - 1
+    digits = np.rint((np.clip(latents, -1, 1) + 1) / 2 * steps).astype(np.int32)
+    return (digits * np.cumprod((1, *levels[:-1]), dtype=np.int32)).sum(-1, dtype=np.int32)
+
+
+def codes_to_latents(codes: np.ndarray, levels: tuple[int, ...]) -> np.ndarray:
+    """Turns codes back into quantized latents, float32 `(..., channels)`.
+
+    Raises:
+        ValueError: if a code is negative or too large.
+    """
+    codes = np.asarray(codes)
+    if codes.size and not (0 <= codes.min() and codes.max() < math.prod(levels)):
+        raise ValueError(
+            f"Codes from {codes.min()} to {codes.max()}; this tokenizer has 0 to "
+            f"{math.prod(levels) - 1}."
+        )
+    digits = codes[..., None] // np.cumprod((1, *levels[:-1])) % np.array(levels)
+    return (digits / (np.array(levels) - 1) * 2 - 1).astype(np.float32)
+
+
+class _Residual(layers.Layer):
+    """Two 3×3 convolutions beside an identity; the second starts at zero, so no norm is needed."""
+
+    def __init__(self, width: int, seed: int) -> None:
+        super().__init__()
+        start = keras.initializers.HeNormal(seed=seed)
+        self.first = layers.Conv2D(width, 3, padding="same", kernel_initializer=start)
+        self.second = layers.Conv2D(width, 3, padding="same", kernel_initializer="zeros")
+
+    def call(self, x: Any) -> Any:
+        return x + self.second(ops.silu(self.first(ops.silu(x))))
+
+
+def _to_depth(x: Any, block: int) -> Any:
+    """Moves each block of pixels into channels: `(b, h, w, c)` → `(b, h/k, w/k, k·k·c)`."""
+    _, height, width, channels = x.shape
+    x = ops.reshape(x, (-1, height // block, block, width // block, block, channels))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, height // block, width // block, block * block * channels))
+
+
+def _to_space(x: Any, block: int) -> Any:
+    """Undoes `_to_depth`."""
+    _, height, width, channels = x.shape
+    depth = channels // block**2
+    x = ops.reshape(x, (-1, height, width, block, block, depth))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, height * block, width * block, depth))
+
+
+class Tokenizer(keras.Model):
+    """Images to codes and back.
+
+    Args:
+        config: levels and widths.
+        seed: of the initial weights.
+
+    Example:
+        >>> tokenizer = Tokenizer()
+        >>> codes = tokenizer.encode(np.zeros((2, 64, 64, 3), np.uint8))
+        >>> codes.shape, tokenizer.decode(codes).shape
+        ((2, 8, 8), (2, 64, 64, 3))
+    """
+
+    def __init__(self, config: TokenizerConfig = TokenizerConfig(), seed: int = 0) -> None:
+        super().__init__(name="tokenizer")
+        self.config = config
+        seeds = iter(np.random.default_rng(seed).integers(2**31, size=64).tolist())
+
+        def conv(width: int, kernel: int, **options: Any) -> layers.Conv2D:
+            start = keras.initializers.GlorotUniform(seed=next(seeds))
+            return layers.Conv2D(width, kernel, padding="same", kernel_initializer=start, **options)
+
+        wide, deep = config.width, config.deep_width
+
+        image = keras.Input(IMAGE_SHAPE)
+        x = conv(wide, 3)(_to_depth(image, 4))  # (b, 16, 16, wide): convolutions are cheap here
+        x = _Residual(wide, next(seeds))(x)
+        x = conv(deep, 4, strides=2)(x)  # (b, 8, 8, deep)
+        for _ in range(2):
+            x = _Residual(deep, next(seeds))(x)
+        x = conv(len(config.levels), 1, activation="tanh")(x)
+        self.encoder = keras.Model(image, x, name="encoder")
+
+        latents = keras.Input((GRID, GRID, len(config.levels)))
+        x = conv(deep, 3)(latents)
+        for _ in range(2):
+            x = _Residual(deep, next(seeds))(x)
+        x = _to_space(conv(4 * wide, 1)(x), 2)  # (b, 16, 16, wide)
+        for _ in range(2):
+            x = _Residual(wide, next(seeds))(x)
+        x = _to_space(conv(16 * config.pixel_width, 1)(x), 4)  # (b, 64, 64, pixel_width)
+        x = conv(config.pixel_width, 3, activation="silu")(x)  # smooths the seams of the blocks
+        self.decoder = keras.Model(latents, conv(3, 3)(x), name="decoder")
+
+        self._encode = backend.compile_step(self.encoder, self.encoder.variables)
+        self._decode = backend.compile_step(self.decoder, self.decoder.variables)
+
+    def call(self, images: Any) -> Any:
+        """Reconstructs images: float32 `(b, 64, 64, 3)` in [-1, 1], the result about so."""
+        return self.decoder(quantize(self.encoder(images), self.config.levels))
+
+    def latents(self, images: np.ndarray, batch_size: int = 128) -> np.ndarray:
+        """Returns the latents before rounding.
+
+        Args:
+            images: uint8 `(n, 64, 64, 3)`.
+            batch_size: images per call of the encoder.
+
+        Returns:
+            float32 `(n, 8, 8, channels)` in [-1, 1].
+
+        Raises:
+            ValueError: if `images` has another type or shape.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != IMAGE_SHAPE:
+            raise ValueError(
+                f"The tokenizer reads uint8 images (n, 64, 64, 3), got {images.dtype} "
+                f"{images.shape}. genlib.data.folder crops and resizes your own."
+            )
+        return _in_batches(lambda part: self._encode(to_float(part)), images, batch_size)
+
+    def encode(self, images: np.ndarray, batch_size: int = 128) -> np.ndarray:
+        """Returns codes, int32 `(n, 8, 8)`, of uint8 images `(n, 64, 64, 3)`."""
+        return latents_to_codes(self.latents(images, batch_size), self.config.levels)
+
+    def decode(self, grid: np.ndarray, batch_size: int = 128) -> np.ndarray:
+        """Returns images.
+
+        Args:
+            grid: codes, int `(n, 8, 8)`, or latents, float `(n, 8, 8, channels)`, which are
+                rounded first.
+            batch_size: images per call of the decoder.
+
+        Returns:
+            uint8 `(n, 64, 64, 3)`.
+
+        Raises:
+            ValueError: if the shape is another, or a code does not exist.
+        """
+        grid, levels = np.asarray(grid), self.config.levels
+        if grid.shape[1:] == (GRID, GRID, len(levels)) and grid.dtype.kind == "f":
+            grid = latents_to_codes(grid, levels)
+        if grid.shape[1:] != (GRID, GRID) or grid.dtype.kind not in "iu":
+            raise ValueError(
+                f"The tokenizer decodes int codes (n, {GRID}, {GRID}) or float latents "
+                f"(n, {GRID}, {GRID}, {len(levels)}), got {grid.dtype} {grid.shape}."
+            )
+        latents = codes_to_latents(grid, levels)
+        return to_uint8(_in_batches(self._decode, latents, batch_size))
+
+
+def reconstruction_loss(images: Any, reconstructions: Any) -> Any:
+    """Returns the mean absolute error of pixels, plus that of differences between neighbours.
+
+    The second term makes a blurred edge dear: pixels alone hardly notice it.
+    """
+    loss = ops.mean(ops.abs(images - reconstructions))
+    for axis in (1, 2):
+        error = ops.diff(images - reconstructions, axis=axis)
+        loss += ops.mean(ops.abs(error))
+    return loss
+
+
+def _in_batches(run: Any, inputs: np.ndarray, size: int) -> np.ndarray:
+    parts = [
+        np.asarray(backend.to_numpy(run(inputs[i : i + size]))) for i in range(0, len(inputs), size)
+    ]
+    return np.concatenate(parts)
