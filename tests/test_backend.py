@@ -51,6 +51,16 @@ def test_xla_gives_the_same_result_or_says_where_it_exists():
         np.testing.assert_allclose(fast, np.eye(3) * 18)
 
 
+def test_a_compiled_call_reads_variables_and_takes_inputs_of_any_size():
+    slope = keras.Variable(2.0)
+    line = backend.compile_call(lambda x, more: slope * x["x"] + more, [slope])
+    for size in (1, 3, 5):
+        x = np.arange(size, dtype="float32")
+        np.testing.assert_allclose(backend.to_numpy(line({"x": x}, 3.0)), 2 * x + 3)
+    slope.assign(-1.0)
+    assert float(line({"x": np.float32([4])}, 3.0)[0]) == -1.0
+
+
 def test_to_numpy_keeps_the_shape_of_a_nest():
     nest = {"a": [ops.ones((2,)), 3], "b": (ops.zeros((1, 1)),)}
     host = backend.to_numpy(nest)

@@ -117,7 +117,7 @@ class Transformer(keras.Model):
         n = ops.shape(x)[1]
         where = start + ops.arange(n) if positions is None else positions
         turn = rotation(where, self.config)
-        keys = n if cache is None else cache[0][0].shape[2]
+        keys = n if cache is None else ops.shape(cache[0][0])[2]
         seen = _visible(mask, n, keys, start, cached=cache is not None)
         new_cache = []
         for i, block in enumerate(self.blocks):
