@@ -93,6 +93,7 @@ class Transformer(keras.Model):
         positions: Tensor | None = None,
         cache: Cache | None = None,
         condition: Tensor | None = None,
+        depth: int | None = None,
     ) -> Any:
         """Runs the stack.
 
@@ -106,6 +107,7 @@ class Transformer(keras.Model):
             cache: what `empty_cache` or the call before returned. The tokens' keys and values are
                 written into it from slot `start` on; slots behind them are never seen.
             condition: `(batch, width)`, required if and only if `config.modulated`.
+            depth: stop after so many blocks, without the last norm: hidden states.
 
         Returns:
             `y`, of the shape of `x`; with a cache, the pair `(y, new cache)`.
@@ -120,11 +122,11 @@ class Transformer(keras.Model):
         keys = n if cache is None else ops.shape(cache[0][0])[2]
         seen = _visible(mask, n, keys, start, cached=cache is not None)
         new_cache = []
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks[:depth]):
             slots = None if cache is None else cache[i]
             x, entry = block(x, turn=turn, seen=seen, start=start, cache=slots, condition=condition)
             new_cache.append(entry)
-        y = self.norm(x)
+        y = self.norm(x) if depth is None else x
         return y if cache is None else (y, new_cache)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
