@@ -160,8 +160,8 @@ def test_with_as_many_key_heads_as_heads_attention_is_the_plain_one():
     block = Transformer(config, seed=1).blocks[0]
     x = tokens(1, 5)
     no_turn = transformer.rotation(ops.zeros(5), config)
-    seen = ops.convert_to_tensor(np.tril(np.ones((1, 5, 5), bool)))
-    got, _ = block._attend(ops.convert_to_tensor(x), no_turn, seen, 0, None)
+    seen = ops.convert_to_tensor(np.tril(np.ones((1, 1, 5, 5), bool)))
+    got, _ = block._attend(ops.convert_to_tensor(x), 5, 0, no_turn, seen, None)
     close(got[0], attention_by_hand(x[0], block, heads=4))
 
 

@@ -118,13 +118,15 @@ class Transformer(keras.Model):
         self._check(x, mask, start, cache, condition)
         n = ops.shape(x)[1]
         where = start + ops.arange(n) if positions is None else positions
-        turn = rotation(where, self.config)
         keys = n if cache is None else ops.shape(cache[0][0])[2]
         seen = _visible(mask, n, keys, start, cached=cache is not None)
+        if seen is not None:  # as the scores lie: (batch, kv_heads, group × n, keys)
+            seen = ops.tile(seen, (1, self.config.group, 1))[:, None]
+        shared = {"n": n, "start": start, "turn": rotation(where, self.config), "seen": seen}
         new_cache = []
         for i, block in enumerate(self.blocks[:depth]):
             slots = None if cache is None else cache[i]
-            x, entry = block(x, turn=turn, seen=seen, start=start, cache=slots, condition=condition)
+            x, entry = block(x, **shared, slots=slots, condition=condition)
             new_cache.append(entry)
         y = self.norm(x) if depth is None else x
         return y if cache is None else (y, new_cache)
@@ -185,47 +187,56 @@ class Block(layers.Layer):
         self.built = True
 
     def call(
-        self, x: Tensor, turn: Any, seen: Any, start: Any, cache: Any, condition: Any
+        self,
+        x: Tensor,
+        n: Any,  # tokens per sequence
+        start: Any,  # slot of the first one
+        turn: tuple[Tensor, Tensor],  # rotary positions
+        seen: Tensor | None,  # who may look at whom
+        slots: tuple[Tensor, Tensor] | None = None,  # of the cache
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Returns the corrected tokens and the keys and values that were used."""
         if self.modulation is None:
-            h, entry = self._attend(self.attention_norm(x), turn, seen, start, cache)
+            h, entry = self._attend(self.attention_norm(x), n, start, turn, seen, slots)
             x = x + h
-            return x + self._swiglu(self.swiglu_norm(x)), entry
+            return x + self._swiglu(self.swiglu_norm(x), n), entry
         m = ops.expand_dims(self.modulation(ops.silu(condition)), 1)  # (batch, 1, 6 × width)
         shift_a, scale_a, gate_a, shift_s, scale_s, gate_s = ops.split(m, 6, axis=-1)
         h = self.attention_norm(x) * (1 + scale_a) + shift_a
-        h, entry = self._attend(h, turn, seen, start, cache)
+        h, entry = self._attend(h, n, start, turn, seen, slots)
         x = x + gate_a * h
         h = self.swiglu_norm(x) * (1 + scale_s) + shift_s
-        return x + gate_s * self._swiglu(h), entry
+        return x + gate_s * self._swiglu(h, n), entry
 
-    def _swiglu(self, x: Tensor) -> Tensor:
-        gate, up = ops.split(self.gate_up(x), 2, axis=-1)
-        return self.down(ops.silu(gate) * up)
+    def _swiglu(self, x: Tensor, n: Any) -> Tensor:
+        rows = ops.reshape(x, (-1, self.config.width))  # a product of matrices, whatever the batch
+        gate, up = ops.split(self.gate_up(rows), 2, axis=-1)
+        return ops.reshape(self.down(ops.silu(gate) * up), (-1, n, self.config.width))
 
-    def _attend(self, x: Tensor, turn: Any, seen: Any, start: Any, cache: Any) -> Any:
-        c, n = self.config, ops.shape(x)[1]
-        heads = ops.reshape(self.qkv(x), (-1, n, c.heads + 2 * c.kv_heads, c.head_dim))
-        heads = ops.transpose(heads, (0, 2, 1, 3))  # (batch, all heads, n, head_dim)
-        turned = rotate(heads[:, : c.heads + c.kv_heads], turn)
-        # Query heads that share a key head stand together, so that one product serves them all.
-        q = ops.reshape(turned[:, : c.heads], (-1, c.kv_heads, c.group * n, c.head_dim))
-        k, v = turned[:, c.heads :], heads[:, c.heads + c.kv_heads :]
-        if cache is not None:
+    def _attend(self, x: Tensor, n: Any, start: Any, turn: Any, seen: Any, slots: Any) -> Any:
+        c = self.config
+        h = self.qkv(ops.reshape(x, (-1, c.width)))
+        h = ops.reshape(h, (-1, n, c.heads + 2 * c.kv_heads, c.head_dim))
+        h = ops.transpose(h, (0, 2, 1, 3))  # (batch, all heads, n, head_dim)
+        qk, v = ops.split(h, (c.heads + c.kv_heads,), axis=1)
+        q, k = ops.split(rotate(qk, turn), (c.heads,), axis=1)
+        if slots is not None:
             k, v = (
                 ops.slice_update(old, (0, 0, start, 0), ops.cast(new, old.dtype))
-                for old, new in zip(cache, (k, v), strict=True)
+                for old, new in zip(slots, (k, v), strict=True)
             )
         keys, values = ops.cast(k, x.dtype), ops.cast(v, x.dtype)
+        # Query heads that share a key head stand together, so that one product serves them all.
+        q = ops.reshape(q, (-1, c.kv_heads, c.group * n, c.head_dim))
         scores = ops.matmul(q, ops.swapaxes(keys, -1, -2)) * c.head_dim**-0.5
+        scores = ops.cast(scores, "float32")
         if seen is not None:
-            scores = ops.reshape(scores, (-1, c.kv_heads, c.group, n, ops.shape(keys)[2]))
-            scores = ops.where(seen[:, None, None], ops.cast(scores, "float32"), -1e9)
-            scores = ops.reshape(scores, (-1, c.kv_heads, c.group * n, ops.shape(keys)[2]))
+            scores = ops.where(seen, scores, -1e9)
         h = ops.matmul(ops.cast(ops.softmax(scores), x.dtype), values)
         h = ops.transpose(ops.reshape(h, (-1, c.heads, n, c.head_dim)), (0, 2, 1, 3))
-        return self.out(ops.reshape(h, (-1, n, c.width))), (k, v)
+        h = self.out(ops.reshape(h, (-1, c.width)))
+        return ops.reshape(h, (-1, n, c.width)), (k, v)
 
 
 def empty_cache(
@@ -247,14 +258,14 @@ def rotation(positions: Tensor, config: TransformerConfig) -> tuple[Tensor, Tens
         config: gives `head_dim` and `rotary_base`.
 
     Returns:
-        Two arrays `(1 or batch, 1, n, head_dim / 2)`, float32.
+        Two arrays `(1 or batch, 1, n, head_dim)`, float32, the two numbers of a pair alike.
 
     Reference: Su et al., 2021, arXiv:2104.09864, equation 15.
     """
-    pair = np.arange(0, config.head_dim, 2) / config.head_dim
+    pair = np.arange(config.head_dim) // 2 * 2 / config.head_dim
     speed = (1 / config.rotary_base**pair).astype(np.float32)
     angles = ops.cast(positions, "float32")[..., None] * speed
-    angles = ops.reshape(angles, (-1, 1, ops.shape(angles)[-2], len(speed)))
+    angles = ops.reshape(angles, (-1, 1, ops.shape(angles)[-2], config.head_dim))
     return ops.cos(angles), ops.sin(angles)
 
 
@@ -265,8 +276,9 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """
     x = ops.convert_to_tensor(x)
     cos, sin = (ops.cast(t, x.dtype) for t in turn)
-    a, b = x[..., 0::2], x[..., 1::2]
-    return ops.reshape(ops.stack([a * cos - b * sin, a * sin + b * cos], -1), ops.shape(x))
+    # (a, b) goes to (a cos - b sin, b cos + a sin): the pair, and the pair after a quarter turn.
+    quarter = np.kron(np.eye(x.shape[-1] // 2), [[0, 1], [-1, 0]])
+    return x * cos + ops.matmul(x, ops.cast(quarter, x.dtype)) * sin
 
 
 def _visible(mask: Any, n: Any, keys: Any, start: Any, cached: bool) -> Tensor | None:
