@@ -56,7 +56,15 @@ def read(path: str | Path) -> GGUF:
     data = np.memmap(path, np.uint8, "r") if Path(path).stat().st_size else np.empty(0, np.uint8)
     try:
         return _parse(data)
-    except (struct.error, UnicodeDecodeError, OverflowError, MemoryError, KeyError) as error:
+    except (
+        struct.error,
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        MemoryError,
+        RecursionError,
+    ) as error:  # whatever nonsense a damaged header leads to
         raise DamagedFileError(
             f"{path} is not a whole GGUF file ({error}). Fetch it again."
         ) from error

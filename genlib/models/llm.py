@@ -178,7 +178,7 @@ class LLM:
                 "(batch, n)."
             )
         y, new = self._advance(state, ids)
-        return replace(new, logits=backend.to_numpy(self._logits(y[:, -1])))
+        return replace(new, logits=backend.to_numpy(self._logits(y[:, -1:]))[:, 0])
 
     def _advance(self, state: State, ids: np.ndarray) -> tuple[Tensor, State]:
         end, length = state.start + ids.shape[1], state.cache[0][0].shape[2]
