@@ -196,7 +196,15 @@ def compile_call(function: Callable[..., Any], variables: Sequence[Any] = ()) ->
 def _call_torch(function: Callable[..., Any], variables: list[Any]) -> Callable[..., Any]:
     import torch
 
-    return torch.no_grad()(function)
+    def tensor(argument: Any) -> Any:
+        is_array = isinstance(argument, np.ndarray)
+        return keras.ops.convert_to_tensor(argument) if is_array else argument
+
+    @torch.no_grad()
+    def call(*arguments: Any) -> Any:
+        return function(*keras.tree.map_structure(tensor, arguments))
+
+    return call
 
 
 def _call_jax(function: Callable[..., Any], variables: list[Any]) -> Callable[..., Any]:
