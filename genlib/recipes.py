@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from genlib.data import scenes, to_float
+from genlib.models.scenes_judge import ScenesJudge, attribute_loss
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig, reconstruction_loss
 
 EPOCH = 8192  # images of an epoch; Scenes is endless, so an epoch is what lies between checkpoints
@@ -106,8 +107,9 @@ class FitTask:
 
 
 @cache
-def _pool(part: int, seed: int) -> scenes.Scenes:
-    return scenes.scenes(EPOCH, seed, start=part * EPOCH)
+def _pool(part: int, seed: int, split: scenes.Split = "train") -> scenes.Scenes:
+    size = EPOCH if split == "train" else EPOCH // 8
+    return scenes.scenes(size, seed, split, start=part * size)
 
 
 def _drawn(epoch: int, step: int, size: int, seed: int) -> tuple[scenes.Scenes, np.ndarray]:
@@ -123,10 +125,11 @@ class TokenizerTask(FitTask):
 
     def __init__(
         self,
-        recipe: Recipe = Recipe(epochs=24, batch_size=32),
-        config: TokenizerConfig = TokenizerConfig(),
+        recipe: Recipe | None = None,
+        config: TokenizerConfig | None = None,
         seed: int = 0,
     ) -> None:
+        recipe = recipe or Recipe(epochs=24, batch_size=32)
         super().__init__(Tokenizer(config, seed), reconstruction_loss, recipe, seed)
 
     def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
@@ -140,3 +143,33 @@ class TokenizerTask(FitTask):
         images = scenes.scenes(32, split="validation").images
         again = self.model.decode(self.model.encode(images))
         return np.stack([images, again], 1).reshape(-1, *images.shape[1:])
+
+
+class ScenesJudgeTask(FitTask):
+    """Trains the judge of Scenes on every combination, held-out ones too: it must know them all.
+
+    Half of the images are shaken: shifted brightness and noise, so that a slightly wrong colour
+    is no other time of day.
+    """
+
+    name = "scenes-judge"
+
+    def __init__(self, recipe: Recipe | None = None, seed: int = 0) -> None:
+        recipe = recipe or Recipe(epochs=16, batch_size=64)
+        super().__init__(ScenesJudge(seed=seed), attribute_loss, recipe, seed)
+
+    def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
+        """Returns images and attributes; one scene in eight is of a held-out combination."""
+        size, split = self.recipe.batch_size, "held-out" if step % 8 == 7 else "train"
+        order = np.random.default_rng((self.seed, epoch)).permutation(EPOCH)
+        rng = np.random.default_rng((self.seed, epoch, step))
+        drawn = _pool(epoch % POOL, self.seed, split)
+        chosen = order[step * size :][:size] % len(drawn)
+        images = to_float(drawn.images[chosen])
+        shaken = rng.random((size, 1, 1, 1)) < 0.5
+        noise = rng.normal(0, 0.04, images.shape) + rng.normal(0, 0.06, (size, 1, 1, 3))
+        return (images + shaken * noise).astype(np.float32), drawn.attributes[chosen]
+
+    def sample(self) -> np.ndarray:
+        """Returns the first 64 images that it judges."""
+        return scenes.scenes(64, split="validation").images

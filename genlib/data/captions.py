@@ -65,7 +65,8 @@ _PHRASES: Mapping[Language, Mapping[str, Sequence[str]]] = {
         "land_in": (
             "over the sea|by the sea|on the ocean|over a calm sea|at the seaside|on the open water",
             "by a lake|on a mountain lake|over the lake|at a still lake|at the lakeside",
-            "in the mountains|over the mountains|below high peaks|before a mountain range|in the alps",
+            "in the mountains|over the mountains|below high peaks|before a mountain range"
+            "|in the alps",
             "over the hills|in rolling hills|on green hills|among grassy hills|in hilly country",
             "in the desert|over the desert|over sand dunes|among the dunes|in the sandy wastes",
             "over the city|in the city|before the skyline|above the town|downtown",
@@ -85,7 +86,8 @@ _PHRASES: Mapping[Language, Mapping[str, Sequence[str]]] = {
             "|the {body} halfway across",
             "the {body} on the right|the {body} at the right|the {body} in the right of the sky"
             "|the {body} to the right hand side",
-            "no {body} in sight|the {body} hidden|the {body} out of view|the {body} nowhere to be seen",
+            "no {body} in sight|the {body} hidden|the {body} out of view"
+            "|the {body} nowhere to be seen",
         ),
         "weather_adj": (
             "clear|cloudless|bright clear|fair",

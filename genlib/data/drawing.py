@@ -23,6 +23,11 @@ _Y = ((np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE)[None, :, None]  # (1, 64
 Array = np.ndarray
 
 
+def _f32(values: object) -> Array:
+    """Returns numbers as a float32 array: a colour, or a table of them."""
+    return np.asarray(values, np.float32)
+
+
 def _table(**rows: Sequence[object]) -> dict[str, Array]:
     return {name: np.array(values, np.float32) for name, values in rows.items()}
 
@@ -134,7 +139,7 @@ def _paint(attributes: Array, noise: Array) -> Array:
         _each(scene, land == index, _PAINT_LAND[name])
     _each(scene, _HAS_WATER[land], _water)
     ground = _HAS_WATER[land]
-    _each(scene, thing == 1, lambda s: _boat(s))
+    _each(scene, thing == 1, _boat)
     for index, paint in ((2, _house), (3, _tree)):
         _each(scene, (thing == index) & ground, _island)
         _each(scene, thing == index, paint)
@@ -314,7 +319,7 @@ def _ridge(scene: _Scene, top: Array, colour: Array, distance: float, relief: fl
     facing = np.clip(slope * np.tanh((scene.light_x - _X) * 5), -1, 1)
     shade = (1 + relief * facing * np.exp(-np.maximum(_Y - top, 0) / 0.16))[..., None]
     shade = shade * (1 - 0.18 * np.clip((_Y - top) / 0.5, 0, 1))[..., None]
-    white = np.float32([0.95, 0.97, 1.0])
+    white = _f32([0.95, 0.97, 1.0])
     colour = colour + scene.weather["snow"][..., None] * (white - colour)
     scene.paint(_cover(top - _Y), np.clip(scene.lit(colour, distance) * shade, 0, 1))
 
@@ -332,13 +337,13 @@ def _peaks(scene: _Scene, first: int, count: int, low: float, high: float, steep
 
 def _mountain_range(scene: _Scene, near: float) -> None:
     far = _peaks(scene, 100, 4, 0.10, 0.28, 0.9)
-    _ridge(scene, far, np.float32([0.50, 0.54, 0.66]), 0.55, 0.25)
+    _ridge(scene, far, _f32([0.50, 0.54, 0.66]), 0.55, 0.25)
     top = _peaks(scene, 112, 3, 0.16, 0.40, 1.15)
-    _ridge(scene, top, np.float32([0.40, 0.42, 0.50]), near, 0.5)
+    _ridge(scene, top, _f32([0.40, 0.42, 0.50]), near, 0.5)
     cap = _cover(top - _Y) * _cover(
         _Y - (top + 0.055 + 0.05 * _curve(scene, 140, 12)) - (scene.horizon - top - 0.3) * 0.4
     )
-    scene.paint(0.9 * cap * (top < scene.horizon - 0.16), scene.lit(np.float32([0.98, 0.98, 1.0])))
+    scene.paint(0.9 * cap * (top < scene.horizon - 0.16), scene.lit(_f32([0.98, 0.98, 1.0])))
 
 
 def _sea(scene: _Scene) -> None:
@@ -350,28 +355,28 @@ def _sea(scene: _Scene) -> None:
 def _lake(scene: _Scene) -> None:
     _mountain_range(scene, near=0.25)
     shore = scene.horizon - 0.02 - 0.05 * _curve(scene, 152, 8)
-    _ridge(scene, shore, np.float32([0.16, 0.36, 0.24]), 0.12, 0.2)
+    _ridge(scene, shore, _f32([0.16, 0.36, 0.24]), 0.12, 0.2)
 
 
 def _mountains(scene: _Scene) -> None:
     _mountain_range(scene, near=0.12)
     meadow = scene.horizon - 0.03 + 0.05 * _curve(scene, 152, 6)
-    _ridge(scene, meadow, np.float32([0.38, 0.50, 0.26]), 0.0, 0.2)
+    _ridge(scene, meadow, _f32([0.38, 0.50, 0.26]), 0.0, 0.2)
 
 
 def _hills(scene: _Scene) -> None:
-    greens = np.float32([[0.46, 0.62, 0.42], [0.38, 0.60, 0.27], [0.30, 0.52, 0.20]])
+    greens = _f32([[0.46, 0.62, 0.42], [0.38, 0.60, 0.27], [0.30, 0.52, 0.20]])
     for layer, (colour, distance) in enumerate(zip(greens, (0.35, 0.12, 0.0), strict=True)):
         top = scene.horizon - 0.12 + 0.11 * layer + 0.13 * _curve(scene, 100 + 8 * layer, 4)
         _ridge(scene, top - 0.06, colour, distance, 0.45)
 
 
 def _desert(scene: _Scene) -> None:
-    sands = np.float32([[0.86, 0.70, 0.50], [0.90, 0.70, 0.44], [0.93, 0.72, 0.42]])
+    sands = _f32([[0.86, 0.70, 0.50], [0.90, 0.70, 0.44], [0.93, 0.72, 0.42]])
     for layer, (colour, distance) in enumerate(zip(sands, (0.3, 0.1, 0.0), strict=True)):
         crest = scene.uniform(100 + layer, 0.15, 0.85)
         away = np.sqrt((_X - crest) ** 2 + 0.0009)
-        rise = away * np.where(_X < crest, 0.30, 0.62)  # the slip face is steep
+        rise = away * np.where(crest > _X, 0.30, 0.62)  # the slip face is steep
         wave = 0.05 * _curve(scene, 108 + 8 * layer, 4)
         top = scene.horizon - 0.14 + 0.11 * layer + 0.13 * np.tanh(rise / 0.13) + wave - 0.03
         _ridge(scene, top, colour, distance, 0.75)
@@ -389,13 +394,13 @@ def _city(scene: _Scene) -> None:
             top = scene.horizon - (0.12 + 0.14 * (1 - row)) - (0.34 - 0.12 * (1 - row)) * tall
             mask = _cover(_box(left, right, top, scene.horizon + 0.02))
             tone = scene.uniform(first + 20 + building, 0.38, 0.72)[..., None]
-            colour = tone * np.float32([0.92, 0.95, 1.05])
+            colour = tone * _f32([0.92, 0.95, 1.05])
             scene.paint(mask, scene.lit(colour, distance))
             if row:
                 _windows(scene, left + 0.02, right - 0.02, top + 0.03, building)
-    quay = _cover(_box(np.float32(-1), np.float32(2), scene.horizon - 0.015, scene.horizon + 1))
+    quay = _cover(_box(_f32(-1), _f32(2), scene.horizon - 0.015, scene.horizon + 1))
     white = scene.weather["snow"][..., None]
-    scene.paint(quay, scene.lit(np.float32([0.34, 0.34, 0.36]) * (1 - white) + 0.95 * white))
+    scene.paint(quay, scene.lit(_f32([0.34, 0.34, 0.36]) * (1 - white) + 0.95 * white))
 
 
 def _windows(scene: _Scene, left: Array, right: Array, top: Array, building: int) -> None:
@@ -410,8 +415,8 @@ def _windows(scene: _Scene, left: Array, right: Array, top: Array, building: int
     ).transpose(0, 2, 1)
     on = (lit + scene.uniform(180 + building)) % 1 < 0.72
     mask = (inside & columns & rows & on).astype(np.float32)
-    dark = scene.lit(np.float32([0.20, 0.25, 0.32]))
-    lamp = np.float32([1.0, 0.84, 0.46])
+    dark = scene.lit(_f32([0.20, 0.25, 0.32]))
+    lamp = _f32([1.0, 0.84, 0.46])
     scene.paint(mask * 0.85, dark + scene.time["lamps"][..., None] * (lamp - dark))
 
 
@@ -441,7 +446,7 @@ def _water(scene: _Scene) -> None:
     batch, column = np.arange(len(row))[:, None, None], np.arange(SIZE)[None, None, :]
     mirror = scene.pixels[batch, above, column] * (1 - blend)
     mirror += scene.pixels[batch, above + 1, column] * blend
-    deep = scene.lit(np.float32([0.10, 0.34, 0.48]))
+    deep = scene.lit(_f32([0.10, 0.34, 0.48]))
     facing = (0.28 + 0.42 * np.clip(depth * 2.4, 0, 1))[..., None]  # more of the deep when near
     mirror += facing * (deep - mirror)
     mirror *= (1 + 0.05 * waves * ripple * np.minimum(depth * 10, 1))[..., None]
@@ -456,7 +461,7 @@ def _water(scene: _Scene) -> None:
 
 def _island(scene: _Scene) -> None:
     x, y, size = _place(scene)
-    soil = np.float32([0.34, 0.42, 0.22])
+    soil = _f32([0.34, 0.42, 0.22])
     soil = soil + scene.weather["snow"][..., None] * (0.95 - soil)
     wide = np.sqrt(((_X - x) / (size * 1.25)) ** 2 + ((_Y - y - 0.01) / (size * 0.32)) ** 2) - 1
     scene.paint(_cover(wide * size * 0.32), scene.lit(soil))
@@ -521,8 +526,8 @@ def _house(scene: _Scene) -> None:
     slope = _polygon((x, ridge), (x + 0.58 * size, eaves + 0.02), (x - 0.58 * size, eaves + 0.02))
     scene.paint(_cover(slope), scene.lit(roof))
     door = _box(x - 0.07 * size, x + 0.11 * size, y - 0.32 * size, y)
-    scene.paint(_cover(door), scene.lit(np.float32([0.35, 0.22, 0.14])))
-    lamp, glass = np.float32([1.0, 0.85, 0.45]), scene.lit(np.float32([0.35, 0.48, 0.60]))
+    scene.paint(_cover(door), scene.lit(_f32([0.35, 0.22, 0.14])))
+    lamp, glass = _f32([1.0, 0.85, 0.45]), scene.lit(_f32([0.35, 0.48, 0.60]))
     shine = glass + scene.time["lamps"][..., None] * (lamp - glass)
     for left in (-0.34, 0.19):
         pane = _box(x + left * size, x + (left + 0.17) * size, y - 0.39 * size, y - 0.18 * size)
@@ -534,7 +539,7 @@ def _tree(scene: _Scene) -> None:
     x, y, size = _place(scene)
     size = size * 1.25
     trunk = _box(x - 0.05 * size, x + 0.05 * size, y - 0.45 * size, y)
-    scene.paint(_cover(trunk), scene.lit(np.float32([0.36, 0.24, 0.16])))
+    scene.paint(_cover(trunk), scene.lit(_f32([0.36, 0.24, 0.16])))
     leaf = _pick(scene, 67, [(0.20, 0.46, 0.20), (0.30, 0.52, 0.18), (0.16, 0.40, 0.26)])
     pine = scene.uniform(68) < 0.4
     side = np.sign(scene.light_x - x + 1e-3)
@@ -555,11 +560,11 @@ def _tree(scene: _Scene) -> None:
             for top, foot, half in ((1.05, 0.68, 0.20), (0.85, 0.42, 0.28), (0.62, 0.16, 0.34))
         ]
     )
-    shape = _cover(np.where(pine, cone, crown))
+    shape = _cover(crown + pine * (cone - crown))
     shade = 1 + 0.28 * np.clip(side * (_X - x) / (0.3 * size) - (_Y - y + 0.6 * size) * 2, -1, 1)
     scene.paint(shape, np.clip(scene.lit(leaf) * shade[..., None], 0, 1))
     cap = shape * _smooth(0.75 + (y - 0.62 * size - _Y) * 6 / size * 0.3)
-    scene.paint(0.75 * cap * scene.weather["snow"], scene.lit(np.float32([0.97, 0.98, 1.0])))
+    scene.paint(0.75 * cap * scene.weather["snow"], scene.lit(_f32([0.97, 0.98, 1.0])))
 
 
 def _balloon(scene: _Scene) -> None:
@@ -576,7 +581,7 @@ def _balloon(scene: _Scene) -> None:
     )
     shape = _cover(np.minimum(_circle(x, y, size), neck))
     across = (_X - x) / (size * np.sqrt(np.clip(1.05 - ((_Y - y) / (1.5 * size)) ** 2, 0.2, 1)))
-    stripe = _smooth((np.cos(across * 7.5) * 1.6 + 0.5))[..., None]
+    stripe = _smooth(np.cos(across * 7.5) * 1.6 + 0.5)[..., None]
     glow = 0.35 * scene.time["lamps"][..., None]
     cloth = second + stripe * (first - second)
     cloth = scene.lit(cloth) * (1 - glow) + cloth * glow
@@ -584,9 +589,9 @@ def _balloon(scene: _Scene) -> None:
     scene.paint(shape, np.clip(cloth * round_, 0, 1))
     for side in (-0.13, 0.13):
         rope = _box(x + side * size - 0.004, x + side * size + 0.004, bottom, bottom + 0.34 * size)
-        scene.paint(0.7 * _cover(rope), scene.lit(np.float32([0.30, 0.22, 0.16])))
+        scene.paint(0.7 * _cover(rope), scene.lit(_f32([0.30, 0.22, 0.16])))
     basket = _box(x - 0.20 * size, x + 0.20 * size, bottom + 0.26 * size, bottom + 0.55 * size)
-    scene.paint(_cover(basket), scene.lit(np.float32([0.50, 0.32, 0.18])))
+    scene.paint(_cover(basket), scene.lit(_f32([0.50, 0.32, 0.18])))
 
 
 # ---------------------------------------------------------------- weather
@@ -608,13 +613,11 @@ def _rain(scene: _Scene) -> None:
     along = (_Y * 3.2 + (lane * 0.618) % 1 * 3.2 + scene.uniform(235)) % 1.0
     mask = streak * np.sin(np.pi * np.clip(along / 0.6, 0, 1))
     light = 0.30 + 0.55 * scene.haze.mean(-1, keepdims=True) + 0.15
-    scene.paint(
-        0.42 * mask.astype(np.float32), np.clip(light * np.float32([0.9, 0.96, 1.05]), 0, 1)
-    )
+    scene.paint(0.42 * mask.astype(np.float32), np.clip(light * _f32([0.9, 0.96, 1.05]), 0, 1))
 
 
 def _snow(scene: _Scene) -> None:
-    """Round flakes, two or three pixels wide, one in each cell of a lattice that is shifted by noise."""
+    """Round flakes, two or three pixels wide, one in each cell of a shifted lattice."""
     shift_x, shift_y = scene.uniform(234), scene.uniform(235)
     across, down = _X * 6 + shift_x, _Y * 6 + shift_y
     cell = np.floor(across) * 12.9898 + np.floor(down) * 78.233
@@ -622,4 +625,4 @@ def _snow(scene: _Scene) -> None:
     jitter_y = 0.2 + 0.6 * (np.sin(cell + 1.7) * 24634.634 % 1)
     distance = np.sqrt((across % 1 - jitter_x) ** 2 + (down % 1 - jitter_y) ** 2) / 6
     radius = 0.012 + 0.008 * (np.sin(cell + 0.9) * 12345.678 % 1)
-    scene.paint(0.85 * _cover(distance - radius, 1.6), np.float32([0.97, 0.98, 1.0]))
+    scene.paint(0.85 * _cover(distance - radius, 1.6), _f32([0.97, 0.98, 1.0]))

@@ -129,7 +129,7 @@ def scenes(
 def batches(
     n: int, size: int, seed: int = 0, split: Split = "train", *, start: int = 0
 ) -> Iterator[Scenes]:
-    """Yields `n` scenes in batches of `size` (the last may be smaller), drawn as they are needed."""
+    """Yields `n` scenes in batches of `size`, drawn when needed; the last may be smaller."""
     for first in range(start, start + n, size):
         yield scenes(min(size, start + n - first), seed, split, start=first)
 

@@ -54,7 +54,7 @@ def quantize(latents: Any, levels: tuple[int, ...]) -> Any:
     Reference: Mentzer et al., 2023, arXiv:2309.15505, section 3.1, with levels that lie
     symmetrically around 0.
     """
-    steps = ops.convert_to_tensor(np.float32(levels)) - 1
+    steps = ops.convert_to_tensor(np.array(levels, np.float32)) - 1
     rounded = ops.round((latents + 1) / 2 * steps) / steps * 2 - 1
     return latents + ops.stop_gradient(rounded - latents)
 
@@ -85,7 +85,7 @@ def codes_to_latents(codes: np.ndarray, levels: tuple[int, ...]) -> np.ndarray:
         ValueError: if a code is negative or too large.
     """
     codes = np.asarray(codes)
-    if codes.size and not (0 <= codes.min() and codes.max() < math.prod(levels)):
+    if codes.size and not (codes.min() >= 0 and codes.max() < math.prod(levels)):
         raise ValueError(
             f"Codes from {codes.min()} to {codes.max()}; this tokenizer has 0 to "
             f"{math.prod(levels) - 1}."
@@ -138,9 +138,9 @@ class Tokenizer(keras.Model):
         ((2, 8, 8), (2, 64, 64, 3))
     """
 
-    def __init__(self, config: TokenizerConfig = TokenizerConfig(), seed: int = 0) -> None:
+    def __init__(self, config: TokenizerConfig | None = None, seed: int = 0) -> None:
         super().__init__(name="tokenizer")
-        self.config = config
+        self.config = config = config or TokenizerConfig()
         seeds = iter(np.random.default_rng(seed).integers(2**31, size=64).tolist())
 
         def conv(width: int, kernel: int, **options: Any) -> layers.Conv2D:

@@ -1,0 +1,184 @@
+"""Rectified flow: noise moves along straight lines to the latents of an image.
+
+The network looks at a point between noise and image and says which way the image lies, its
+velocity. Sampling starts from noise and follows the velocity in small steps. All 64 latents of
+an image move at once, so the number of forwards is the number of steps, whatever the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from genlib import backend
+from genlib.models import sampling
+from genlib.models.image_gpt import check_text, embedding, linear
+from genlib.models.transformer import Transformer, TransformerConfig
+
+GRID = 8
+SOLVERS = {"euler": 1, "midpoint": 2}  # forwards per step
+_FREQUENCIES = np.exp(np.linspace(0, np.log(200), 32)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """The shape of a flow."""
+
+    transformer: TransformerConfig = field(
+        default_factory=lambda: TransformerConfig(
+            6, 192, heads=6, kv_heads=6, hidden=384, modulated=True
+        )
+    )
+    channels: int = 4  # of a latent
+    spread: float = 0.5  # standard deviation of the latents, which the network sees divided by it
+    text_width: int = 128
+
+
+def interpolate(noise: np.ndarray, latents: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Returns the points `(1 - t) noise + t latents`: noise at time 0, the image at time 1.
+
+    Args:
+        noise: float `(n, 8, 8, channels)`.
+        latents: of the same shape.
+        time: float `(n,)` in [0, 1].
+
+    Reference: Liu et al., 2022, arXiv:2209.03003, equation 1.
+    """
+    t = time[:, None, None, None]
+    return (1 - t) * noise + t * latents
+
+
+class Flow(keras.Model):
+    """Text embeddings to latents.
+
+    Args:
+        config: shape.
+        seed: of the initial weights.
+
+    Reference: Liu et al., 2022, arXiv:2209.03003; the network is that of Peebles and Xie, 2023,
+    arXiv:2212.09748, with a text in place of a class.
+    """
+
+    kind = "latents"
+
+    def __init__(self, config: FlowConfig | None = None, seed: int = 0) -> None:
+        super().__init__(name="flow")
+        self.config = c = config or FlowConfig()
+        self.transformer = Transformer(c.transformer, seed)
+        width = c.transformer.width
+        self.read_text = linear(c.text_width, width, seed + 1)
+        self.read_time = linear(2 * len(_FREQUENCIES), width, seed + 2)
+        self.mix = linear(width, width, seed + 3)
+        self.read = linear(c.channels, width, seed + 4)
+        self.place = embedding(GRID * GRID, width, seed + 5)
+        self.head = linear(width, c.channels, seed + 6, zero=True)
+        self.built = True
+        self._loops: dict[Any, Any] = {}
+
+    def call(self, inputs: dict[str, Any]) -> Any:
+        """Predicts velocities.
+
+        Args:
+            inputs: `"x"`, points `(b, 8, 8, channels)`; `"time"`, `(b,)` in [0, 1]; `"text"`,
+                `(b, text_width)`, zeros for none. All float32.
+
+        Returns:
+            `(b, 8, 8, channels)`, in units of the latents' spread.
+        """
+        x, time, text = inputs["x"], inputs["time"], inputs["text"]
+        angles = time[:, None] * _FREQUENCIES
+        waves = ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=1)
+        condition = self.mix(ops.silu(self.read_time(waves) + self.read_text(text)))
+        tokens = self.read(ops.reshape(x, (-1, GRID * GRID, self.config.channels)))
+        tokens = tokens + self.place(np.arange(GRID * GRID, dtype="int32"))[None]
+        y = self.transformer(tokens, mask="full", condition=condition)
+        return ops.reshape(self.head(y), (-1, GRID, GRID, self.config.channels))
+
+    def sample(
+        self,
+        text: np.ndarray,
+        seed: int = 0,
+        *,
+        steps: int = 20,
+        guidance: float = 2.0,
+        solver: str = "euler",
+        compiled: bool = True,
+        xla: bool = False,
+    ) -> np.ndarray:
+        """Draws one image for each text.
+
+        Args:
+            text: embeddings, float32 `(n, text_width)`.
+            seed: of the noise; image `i` depends on `(seed, i)` and its text alone.
+            steps: of the solver, at least 1.
+            guidance: above 1, follows the text more strictly than the data did (Ho and Salimans,
+                2022, arXiv:2207.12598); doubles the work.
+            solver: `"euler"`, one forward per step, or `"midpoint"`, two.
+            compiled: run all steps in one compiled loop; else one compiled call per step.
+            xla: compile with XLA.
+
+        Returns:
+            Latents, float32 `(n, 8, 8, channels)`.
+
+        Raises:
+            ValueError: if `text` has another shape, or an option is out of range.
+        """
+        text = check_text(text, self.config.text_width)
+        if steps < 1 or solver not in SOLVERS:
+            raise ValueError(
+                f"steps = {steps}, solver = {solver!r}: give at least 1 step, and one of "
+                f"{tuple(SOLVERS)}."
+            )
+        x = sampling.normals(len(text), (GRID, GRID, self.config.channels), seed)
+        if compiled:
+            whole = self._compiled(("loop", guidance, solver, xla), self._solve)
+            x = whole(x, text, np.int32(steps))
+        else:
+            one = self._compiled(("step", guidance, solver, xla), self._step)
+            for step in range(steps):
+                x = one(x, text, np.float32(step / steps), np.float32(1 / steps))
+        return backend.to_numpy(x) * self.config.spread
+
+    def _compiled(self, key: tuple[Any, ...], run: Any) -> Any:
+        if key not in self._loops:
+            _, guidance, solver, xla = key
+
+            def bound(*arguments: Any) -> Any:
+                return run(*arguments, guidance, solver)
+
+            self._loops[key] = backend.compile_step(bound, self.variables, xla=xla)
+        return self._loops[key]
+
+    def _velocity(self, x: Any, text: Any, time: Any, guidance: float) -> Any:
+        times = ops.broadcast_to(time, (ops.shape(x)[0],))
+        if guidance == 1.0:
+            return self({"x": x, "time": times, "text": text})
+        both = self(
+            {
+                "x": ops.concatenate([x, x]),
+                "time": ops.concatenate([times, times]),
+                "text": ops.concatenate([text, ops.zeros_like(text)]),
+            }
+        )
+        with_text, without = ops.split(both, 2, axis=0)
+        return without + guidance * (with_text - without)
+
+    def _step(self, x: Any, text: Any, time: Any, width: Any, guidance: float, solver: str) -> Any:
+        v = self._velocity(x, text, time, guidance)
+        if solver == "midpoint":
+            v = self._velocity(x + width / 2 * v, text, time + width / 2, guidance)
+        return x + width * v
+
+    def _solve(self, x: Any, text: Any, steps: Any, guidance: float, solver: str) -> Any:
+        width = 1 / ops.cast(steps, "float32")
+
+        def body(step: Any, x: Any) -> Any:
+            time = ops.cast(step, "float32") * width
+            return step + 1, self._step(x, text, time, width, guidance, solver)
+
+        start = (ops.convert_to_tensor(0, "int32"), ops.convert_to_tensor(x))
+        return ops.while_loop(lambda step, x: step < steps, body, start)[1]

@@ -1,0 +1,211 @@
+"""Image GPT: an image is a sentence of 64 codes, written one after another.
+
+The text comes first, as a few prefix tokens; then each code is drawn from what the transformer
+makes of everything before it. The textbook way runs the whole sentence again for every code; the
+fast way keeps keys and values, so a code costs one token. Both draw the same images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from genlib import backend
+from genlib.models import sampling
+from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
+
+GRID = 8
+LENGTH = GRID * GRID
+
+
+@dataclass(frozen=True)
+class ImageGPTConfig:
+    """The shape of an image GPT."""
+
+    transformer: TransformerConfig = field(
+        default_factory=lambda: TransformerConfig(6, 192, heads=6, kv_heads=2, hidden=384)
+    )
+    codes: int = 4096  # of the tokenizer
+    text_width: int = 128  # of a text embedding
+    prefix: int = 4  # tokens that carry the text
+
+
+class ImageGPT(keras.Model):
+    """Text embeddings to codes.
+
+    Args:
+        config: shape.
+        seed: of the initial weights.
+
+    Reference: Chen et al., 2020, "Generative pretraining from pixels"; codes in place of pixels
+    as in Esser et al., 2021, arXiv:2012.09841.
+    """
+
+    kind = "codes"
+
+    def __init__(self, config: ImageGPTConfig | None = None, seed: int = 0) -> None:
+        super().__init__(name="image_gpt")
+        self.config = c = config or ImageGPTConfig()
+        self.transformer = Transformer(c.transformer, seed)
+        width = c.transformer.width
+        self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
+        self.embed = embedding(c.codes, width, seed + 2)
+        self.place = embedding(LENGTH, width, seed + 3)  # where the next code goes
+        self.head = linear(width, c.codes, seed + 4)
+        self.built = True
+        self._textbook = backend.compile_step(self._logits_at, self.variables)
+        self._loops: dict[Any, Any] = {}
+
+    def call(self, inputs: dict[str, Any]) -> Any:
+        """Predicts each code from those before it, as training needs.
+
+        Args:
+            inputs: `"text"`, float `(b, text_width)`, and `"codes"`, int `(b, 64)`.
+
+        Returns:
+            Logits `(b, 64, codes)`.
+        """
+        text, codes = inputs["text"], inputs["codes"]
+        x = ops.concatenate([self._prefix(text), self._tokens(codes[:, :-1], 0)], axis=1)
+        return self.head(self.transformer(x)[:, self.config.prefix - 1 :])
+
+    def _prefix(self, text: Any) -> Any:
+        width = self.config.transformer.width
+        x = ops.reshape(self.read_text(text), (-1, self.config.prefix, width))
+        # The last prefix token already asks for the code at place 0.
+        return x + ops.pad(
+            self.place(ops.zeros((1, 1), "int32")), ((0, 0), (x.shape[1] - 1, 0), (0, 0))
+        )
+
+    def _tokens(self, codes: Any, start: Any) -> Any:
+        """Embeds codes at places from `start` on; each asks for the place after its own."""
+        places = start + 1 + ops.arange(codes.shape[1])
+        return self.embed(codes) + self.place(ops.minimum(places, LENGTH - 1))[None]
+
+    def sample(
+        self,
+        text: np.ndarray,
+        seed: int = 0,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float = 1.0,
+        cached: bool = True,
+        xla: bool = False,
+    ) -> np.ndarray:
+        """Writes one image for each text.
+
+        Args:
+            text: embeddings, float32 `(n, text_width)`.
+            seed: of the random numbers; image `i` depends on `(seed, i)` and its text alone.
+            temperature: below 1 plays safe.
+            top_k: draw from the `top_k` likeliest codes only.
+            top_p: draw from the likeliest codes that hold this share together.
+            guidance: above 1, moves the logits away from those without text (Ho and Salimans,
+                2022, arXiv:2207.12598); doubles the work.
+            cached: keep keys and values in one compiled loop; else run the whole sentence anew
+                for every code.
+            xla: compile the cached loop with XLA.
+
+        Returns:
+            Codes, int32 `(n, 8, 8)`.
+
+        Raises:
+            ValueError: if `text` has another shape, or an option is out of range.
+        """
+        text = check_text(text, self.config.text_width)
+        uniform = sampling.uniforms(len(text), LENGTH, seed)
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        if guidance != 1.0:  # the second half of the batch has no text
+            text = np.concatenate([text, np.zeros_like(text)])
+        if cached:
+            codes = self._loop(guidance, xla, **options)(text, uniform)
+        else:
+            codes = self._whole(text, uniform, guidance, **options)
+        return backend.to_numpy(codes).reshape(-1, GRID, GRID)
+
+    def _choose(self, logits: Any, uniform: Any, guidance: float, **options: Any) -> Any:
+        if guidance != 1.0:
+            with_text, without = ops.split(logits, 2, axis=0)
+            logits = without + guidance * (with_text - without)
+        return sampling.pick(logits, uniform, **options)
+
+    def _logits_at(self, text: Any, codes: Any, place: Any) -> Any:
+        logits = self({"text": text, "codes": codes})
+        return ops.take(logits, place, axis=1)
+
+    def _whole(self, text: Any, uniform: Any, guidance: float, **options: Any) -> Any:
+        """The textbook's way: 64 forwards of the whole sentence."""
+        codes = np.zeros((len(text), LENGTH), np.int32)
+        copies = len(text) // len(uniform)
+        for place in range(LENGTH):
+            logits = self._textbook(text, codes, np.int32(place))
+            chosen = self._choose(logits, uniform[:, place], guidance, **options)
+            codes[:, place] = np.tile(backend.to_numpy(chosen), copies)
+        return codes[: len(uniform)]
+
+    def _loop(self, guidance: float, xla: bool, **options: Any) -> Any:
+        """The language model's way: one token per code, keys and values kept, all compiled."""
+        key = (guidance, xla, *options.values())
+        if key not in self._loops:
+
+            def run(text: Any, uniform: Any) -> Any:
+                return self._write(text, uniform, guidance, **options)
+
+            self._loops[key] = backend.compile_step(run, self.variables, xla=xla)
+        return self._loops[key]
+
+    def _write(self, text: Any, uniform: Any, guidance: float, **options: Any) -> Any:
+        prefix, n = self.config.prefix, ops.shape(uniform)[0]
+        copies = 1 if guidance == 1.0 else 2
+        cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH - 1)
+        y, cache = self.transformer(self._prefix(text), cache=cache)
+        first = self._choose(self.head(y[:, -1]), uniform[:, 0], guidance, **options)
+        codes = ops.slice_update(ops.zeros((n, LENGTH), "int32"), (0, 0), first[:, None])
+
+        def step(place: Any, codes: Any, cache: Any) -> Any:
+            last = ops.tile(ops.slice(codes, (0, place - 1), (n, 1)), (copies, 1))
+            x = self._tokens(last, place - 1)
+            y, cache = self.transformer(x, start=prefix + place - 1, cache=cache)
+            here = ops.slice(uniform, (0, place), (n, 1))[:, 0]
+            chosen = self._choose(self.head(y[:, -1]), here, guidance, **options)
+            return place + 1, ops.slice_update(codes, (0, place), chosen[:, None]), cache
+
+        start = (ops.convert_to_tensor(1, "int32"), codes, cache)
+        return ops.while_loop(lambda place, codes, cache: place < LENGTH, step, start)[1]
+
+
+def linear(n_in: int, n_out: int, seed: int, zero: bool = False) -> layers.Dense:
+    """Returns a built Dense layer whose weights follow from the seed, or are zero."""
+    start = "zeros" if zero else keras.initializers.GlorotUniform(seed=seed)
+    layer = layers.Dense(n_out, kernel_initializer=start)
+    layer.build((None, n_in))
+    return layer
+
+
+def embedding(n: int, width: int, seed: int) -> layers.Embedding:
+    """Returns a built Embedding layer whose weights follow from the seed."""
+    start = keras.initializers.RandomNormal(stddev=0.5, seed=seed)
+    layer = layers.Embedding(n, width, embeddings_initializer=start)
+    layer.build((None,))
+    return layer
+
+
+def check_text(text: np.ndarray, width: int) -> np.ndarray:
+    """Returns text embeddings as float32 `(n, width)`.
+
+    Raises:
+        ValueError: if they have another shape, or there are none.
+    """
+    text = np.asarray(text, np.float32)
+    if text.ndim != 2 or text.shape[1] != width or len(text) == 0:
+        raise ValueError(
+            f"Text embeddings are float (n, {width}), n at least 1, got {text.shape}. "
+            "genlib.text.encode makes them."
+        )
+    return text

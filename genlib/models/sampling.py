@@ -1,0 +1,89 @@
+"""Choosing a code from logits: temperature, top-k, top-p, and one random number per choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+FORBIDDEN = -1e9  # the logit of what must not be chosen
+
+
+def uniforms(n: int, length: int, seed: int) -> np.ndarray:
+    """Draws the random numbers of `n` images, float32 `(n, length)` in [0, 1).
+
+    Image `i` has its own stream, so it is the same image in a batch of one and of a hundred.
+
+    Raises:
+        ValueError: if `n` is below 1 or `seed` negative.
+    """
+    if n < 1 or seed < 0:
+        raise ValueError(f"n = {n}, seed = {seed}: give n of at least 1 and a seed from 0.")
+    return np.stack(
+        [np.random.default_rng((seed, i)).random(length, dtype=np.float32) for i in range(n)]
+    )
+
+
+def normals(n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Draws the noise of `n` images, float32 `(n, *shape)`, standard normal, a stream for each.
+
+    Raises:
+        ValueError: if `n` is below 1 or `seed` negative.
+    """
+    if n < 1 or seed < 0:
+        raise ValueError(f"n = {n}, seed = {seed}: give n of at least 1 and a seed from 0.")
+    return np.stack(
+        [np.random.default_rng((seed, i)).standard_normal(shape, np.float32) for i in range(n)]
+    )
+
+
+def pick(
+    logits: Any,
+    uniform: Any,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Any:
+    """Chooses one code per row by inverting the cumulative distribution.
+
+    Args:
+        logits: float `(..., codes)`.
+        uniform: float `(...)` in [0, 1): the random number of each choice.
+        temperature: divides the logits; 0 takes the likeliest code.
+        top_k: keep only the `top_k` likeliest codes.
+        top_p: keep only the likeliest codes that hold this share of the probability together
+            (Holtzman et al., 2020, arXiv:1904.09751).
+
+    Returns:
+        int32 `(...)`.
+
+    Raises:
+        ValueError: if `temperature` is negative, `top_k` below 1 or `top_p` outside (0, 1].
+
+    Example:
+        >>> int(pick(np.log([[0.2, 0.5, 0.3]]), np.array([0.75]))[0])
+        2
+    """
+    if temperature < 0 or (top_k is not None and top_k < 1):
+        raise ValueError(f"temperature = {temperature}, top_k = {top_k}: give ≥ 0 and ≥ 1.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p = {top_p}; give a share above 0 and at most 1.")
+    logits = ops.convert_to_tensor(logits)
+    if temperature == 0:
+        return ops.cast(ops.argmax(logits, -1), "int32")
+    logits = logits / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = ops.top_k(logits, top_k, sorted=True)[0][..., -1:]
+        logits = ops.where(logits < least, FORBIDDEN, logits)
+    if top_p is not None and top_p < 1:
+        falling = -ops.sort(-ops.softmax(logits), axis=-1)
+        before = ops.cumsum(falling, axis=-1) - falling  # the share of the likelier ones
+        kept = ops.sum(ops.cast(before < top_p, "int32"), axis=-1, keepdims=True)
+        least = ops.take_along_axis(falling, kept - 1, axis=-1)
+        logits = ops.where(ops.softmax(logits) < least, FORBIDDEN, logits)
+    shares = ops.cumsum(ops.softmax(logits), axis=-1)
+    # Rounding may leave the last share below 1: measured against it, no code is out of range.
+    reached = shares > ops.cast(uniform, shares.dtype)[..., None] * shares[..., -1:]
+    return ops.cast(ops.argmax(reached, -1), "int32")
