@@ -102,9 +102,7 @@ def test_unseen_wordings_share_no_template_with_seen_ones(attributes, seed, lang
     unseen = captions.caption(attributes, rng, language=language, wording="unseen").text
     first = {"en": ("please paint", "I dream", "imagine"), "zh": ("我想看", "请画出", "想象")}
     assert unseen.startswith(first[language])
-    assert not captions.caption(attributes, rng, language=language).text.startswith(
-        first[language]
-    )
+    assert not captions.caption(attributes, rng, language=language).text.startswith(first[language])
 
 
 def test_the_full_caption_names_all_five():

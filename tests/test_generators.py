@@ -1,0 +1,169 @@
+"""Image GPT, coarse to fine, flow: the fast way draws what the slow way draws."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genlib.models import coarse_to_fine, sampling
+from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig, pyramid
+from genlib.models.flow import Flow, FlowConfig, interpolate
+from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
+from genlib.models.tokenizer import latents_to_codes
+from genlib.models.transformer import TransformerConfig
+
+SHAPE = TransformerConfig(2, 16, heads=2, kv_heads=1, hidden=32)
+TEXT = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
+
+
+def image_gpt():
+    return ImageGPT(ImageGPTConfig(SHAPE, codes=24, text_width=6, prefix=2))
+
+
+def coarse():
+    return CoarseToFine(CoarseToFineConfig(SHAPE, levels=(4, 6), text_width=6, prefix=2))
+
+
+def flow():
+    shape = TransformerConfig(2, 16, heads=2, kv_heads=2, hidden=32, modulated=True)
+    model = Flow(FlowConfig(shape, channels=2, text_width=6))
+    rng = np.random.default_rng(1)
+    for variable in model.trainable_variables:  # gates and head start at zero: open them
+        if not np.any(keras.ops.convert_to_numpy(variable.value)):
+            variable.assign(0.3 * rng.standard_normal(variable.shape))
+    return model
+
+
+# ---------------------------------------------------------------- choosing
+
+
+def test_a_choice_follows_the_probabilities():
+    shares = np.array([0.1, 0.6, 0.3])
+    uniform = np.linspace(0, 1, 1000, endpoint=False).astype(np.float32)
+    chosen = np.asarray(
+        keras.ops.convert_to_numpy(
+            sampling.pick(np.tile(np.log(shares), (1000, 1)).astype(np.float32), uniform)
+        )
+    )
+    np.testing.assert_allclose(np.bincount(chosen) / 1000, shares, atol=0.002)
+
+
+@given(st.integers(0, 1000), st.integers(1, 5), st.floats(0.05, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_top_k_and_top_p_never_choose_what_they_forbid(seed, k, p):
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_normal((50, 8)).astype(np.float32)
+    uniform = rng.random(50, dtype=np.float32)
+    rank = np.argsort(np.argsort(-logits, axis=1), axis=1)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    falling = -np.sort(-shares, axis=1)
+    kept = ((np.cumsum(falling, 1) - falling) < p - 1e-6).sum(1)
+    rows = np.arange(50)
+    by_k = keras.ops.convert_to_numpy(sampling.pick(logits, uniform, top_k=k))
+    by_p = keras.ops.convert_to_numpy(sampling.pick(logits, uniform, top_p=p))
+    assert (rank[rows, by_k] < k).all()
+    assert (rank[rows, by_p] <= kept).all()
+
+
+def test_temperature_zero_takes_the_likeliest():
+    logits = np.random.default_rng(0).standard_normal((20, 7)).astype(np.float32)
+    chosen = keras.ops.convert_to_numpy(sampling.pick(logits, np.zeros(20), temperature=0))
+    np.testing.assert_array_equal(chosen, logits.argmax(1))
+
+
+# ---------------------------------------------------------------- the models
+
+
+@pytest.mark.parametrize("make", [image_gpt, coarse], ids=["image-gpt", "coarse-to-fine"])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_keys_and_values_change_no_code(make, guidance):
+    model = make()
+    fast = model.sample(TEXT, seed=3, guidance=guidance, top_k=9)
+    slow = model.sample(TEXT, seed=3, guidance=guidance, top_k=9, cached=False)
+    np.testing.assert_array_equal(fast, slow)
+    assert fast.shape == (2, 8, 8)
+    assert 0 <= fast.min() <= fast.max() < 24
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_compiled_loop_follows_the_same_path(solver, guidance):
+    model = flow()
+    options = {"seed": 3, "steps": 4, "solver": solver, "guidance": guidance}
+    fast = model.sample(TEXT, **options)
+    slow = model.sample(TEXT, **options, compiled=False)
+    np.testing.assert_allclose(fast, slow, atol=1e-5)
+    assert fast.shape == (2, 8, 8, 2)
+
+
+@pytest.mark.parametrize("make", [image_gpt, coarse, flow])
+def test_an_image_does_not_depend_on_its_batch(make):
+    model = make()
+    np.testing.assert_allclose(model.sample(TEXT, 5)[:1], model.sample(TEXT[:1], 5), atol=1e-5)
+    assert np.any(model.sample(TEXT, 5) != model.sample(TEXT, 6))
+
+
+def test_image_gpt_looks_back_only():
+    model, rng = image_gpt(), np.random.default_rng(0)
+    codes = rng.integers(0, 24, (2, 64))
+    before = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
+    codes[:, 40] = (codes[:, 40] + 1) % 24
+    after = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
+    np.testing.assert_array_equal(before[:, :41], after[:, :41])
+    assert np.any(before[:, 41] != after[:, 41])
+
+
+def test_a_grid_sees_the_coarser_ones_only():
+    model, rng = coarse(), np.random.default_rng(0)
+    codes = rng.integers(0, 24, (2, coarse_to_fine.LENGTH))
+    before = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
+    codes[:, 21:] = (codes[:, 21:] + 1) % 24  # the finest grid feeds nothing
+    after = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
+    np.testing.assert_array_equal(before, after)
+    codes[:, 5:] = (codes[:, 5:] + 1) % 24  # the 4×4 grid feeds the finest
+    after = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
+    np.testing.assert_array_equal(before[:, :21], after[:, :21])
+    assert np.any(before[:, 21:] != after[:, 21:])
+
+
+def test_the_pyramid_holds_the_codes_of_averaged_latents():
+    latents = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 2)).astype(np.float32)
+    codes = pyramid(latents, (4, 6))
+    assert codes.shape == (2, 85)
+    np.testing.assert_array_equal(codes[:, 0], latents_to_codes(latents.mean((1, 2)), (4, 6)))
+    np.testing.assert_array_equal(codes[:, 21:], latents_to_codes(latents, (4, 6)).reshape(2, 64))
+
+
+def test_flow_starts_at_noise_and_ends_at_the_image():
+    noise, image = np.zeros((1, 8, 8, 2)), np.ones((1, 8, 8, 2))
+    for time, value in ((0.0, 0.0), (0.25, 0.25), (1.0, 1.0)):
+        np.testing.assert_allclose(interpolate(noise, image, np.array([time])), value)
+
+
+def test_a_constant_velocity_is_followed_exactly():
+    shape = TransformerConfig(1, 8, heads=2, kv_heads=2, hidden=8, modulated=True)
+    model = Flow(FlowConfig(shape, channels=2, spread=1.0, text_width=6))
+    model.head.bias.assign([1.0, -2.0])  # the kernel is zero: the velocity is the bias
+    noise = sampling.normals(2, (8, 8, 2), seed=0)
+    np.testing.assert_allclose(
+        model.sample(TEXT, 0, steps=7), noise + np.array([1.0, -2.0]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: image_gpt().sample(TEXT[:, :3]), "Text embeddings"),
+        (lambda: coarse().sample(TEXT[:0]), "Text embeddings"),
+        (lambda: image_gpt().sample(TEXT, seed=-1), "seed from 0"),
+        (lambda: image_gpt().sample(TEXT, top_k=0), "top_k"),
+        (lambda: coarse().sample(TEXT, temperature=-1), "temperature"),
+        (lambda: coarse().sample(TEXT, top_p=0), "top_p"),
+        (lambda: flow().sample(TEXT, steps=0), "at least 1 step"),
+        (lambda: flow().sample(TEXT, solver="rk4"), "'rk4'"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
