@@ -168,6 +168,8 @@ class Flow(keras.Model):
         return without + guidance * (with_text - without)
 
     def _step(self, x: Any, text: Any, time: Any, width: Any, guidance: float, solver: str) -> Any:
+        x, text = ops.convert_to_tensor(x), ops.convert_to_tensor(text)
+        time, width = ops.convert_to_tensor(time), ops.convert_to_tensor(width)
         v = self._velocity(x, text, time, guidance)
         if solver == "midpoint":
             v = self._velocity(x + width / 2 * v, text, time + width / 2, guidance)

@@ -54,6 +54,7 @@ def quantize(latents: Any, levels: tuple[int, ...]) -> Any:
     Reference: Mentzer et al., 2023, arXiv:2309.15505, section 3.1, with levels that lie
     symmetrically around 0.
     """
+    latents = ops.convert_to_tensor(latents)
     steps = ops.convert_to_tensor(np.array(levels, np.float32)) - 1
     rounded = ops.round((latents + 1) / 2 * steps) / steps * 2 - 1
     return latents + ops.stop_gradient(rounded - latents)
