@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genlib.models import coarse_to_fine, sampling
-from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig, pyramid
+from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig, grid, pyramid
 from genlib.models.flow import Flow, FlowConfig, interpolate
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
+from genlib.models.speller import Speller, letters
 from genlib.models.tokenizer import latents_to_codes
 from genlib.models.transformer import TransformerConfig
 
@@ -18,11 +19,11 @@ TEXT = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
 
 
 def image_gpt():
-    return ImageGPT(ImageGPTConfig(SHAPE, codes=24, text_width=6, prefix=2))
+    return ImageGPT(ImageGPTConfig(SHAPE, letters=(4, 6), text_width=6, prefix=2))
 
 
 def coarse():
-    return CoarseToFine(CoarseToFineConfig(SHAPE, levels=(4, 6), text_width=6, prefix=2))
+    return CoarseToFine(CoarseToFineConfig(SHAPE, letters=(4, 6), text_width=6, prefix=2))
 
 
 def flow():
@@ -110,29 +111,77 @@ def test_image_gpt_looks_back_only():
     before = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
     codes[:, 40] = (codes[:, 40] + 1) % 24
     after = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
-    np.testing.assert_array_equal(before[:, :41], after[:, :41])
-    assert np.any(before[:, 41] != after[:, 41])
+    np.testing.assert_allclose(before[:, :40], after[:, :40], atol=1e-6)
+    assert np.all(np.abs(before[:, 41:] - after[:, 41:]).max(1) > 1e-6)
 
 
-def test_a_grid_sees_the_coarser_ones_only():
+@pytest.mark.parametrize("group", range(len(coarse_to_fine.GROUPS)))
+def test_a_group_sees_the_earlier_ones_only(group):
     model, rng = coarse(), np.random.default_rng(0)
+    end = sum(coarse_to_fine.GROUPS[: group + 1])
+    start = end - coarse_to_fine.GROUPS[group]
     codes = rng.integers(0, 24, (2, coarse_to_fine.LENGTH))
     before = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
-    codes[:, 21:] = (codes[:, 21:] + 1) % 24  # the finest grid feeds nothing
+    codes[:, start] = (codes[:, start] + 1) % 24
     after = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
-    np.testing.assert_array_equal(before, after)
-    codes[:, 5:] = (codes[:, 5:] + 1) % 24  # the 4×4 grid feeds the finest
-    after = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
-    np.testing.assert_array_equal(before[:, :21], after[:, :21])
-    assert np.any(before[:, 21:] != after[:, 21:])
+    unmoved = [place for place in range(end) if place != start]
+    np.testing.assert_allclose(before[:, unmoved], after[:, unmoved], atol=1e-6)
+    if end < coarse_to_fine.LENGTH:  # the next group reads it
+        assert np.abs(before[:, end:] - after[:, end:]).max() > 1e-6
 
 
-def test_the_pyramid_holds_the_codes_of_averaged_latents():
+def test_the_pyramid_holds_averaged_latents_and_gives_the_grid_back():
     latents = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 2)).astype(np.float32)
     codes = pyramid(latents, (4, 6))
-    assert codes.shape == (2, 85)
+    assert codes.shape == (2, coarse_to_fine.LENGTH)
     np.testing.assert_array_equal(codes[:, 0], latents_to_codes(latents.mean((1, 2)), (4, 6)))
-    np.testing.assert_array_equal(codes[:, 21:], latents_to_codes(latents, (4, 6)).reshape(2, 64))
+    corner = latents_to_codes(latents[:, :2, :2].mean((1, 2)), (4, 6))
+    np.testing.assert_array_equal(codes[:, 5], corner)
+    np.testing.assert_array_equal(grid(codes), latents_to_codes(latents, (4, 6)))
+
+
+def test_each_code_reads_the_same_part_of_the_image():
+    # Where each of the 85 codes lies: its row and column in the finest grid.
+    rows, columns = np.divmod(np.arange(64), 8)
+    for values in (rows, columns):
+        of = np.concatenate(
+            [
+                values.reshape(side, 8 // side, side, 8 // side).mean((1, 3)).ravel()
+                for side in (1, 2, 4)
+            ]
+            + [values.reshape(8, 8)[r::2, c::2].ravel() for r, c in coarse_to_fine.PASSES]
+        )
+        apart = np.abs(of - of[coarse_to_fine._PARENT])[1:]
+        assert np.all(apart[:4] == 2)
+        assert np.all(apart[4:20] == 1)
+        assert np.all(apart[20:] <= 1)
+
+
+# ---------------------------------------------------------------- letters
+
+
+def test_a_word_is_as_likely_as_its_letters_and_all_words_add_up_to_one():
+    speller = Speller((3, 4), width=8, seed=0)
+    y = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
+    codes = np.arange(12, dtype=np.int32)
+    logs = keras.ops.convert_to_numpy(speller.log_probability(np.tile(y, (12, 1)), codes))
+    assert np.exp(logs).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_drawn_words_follow_their_probability():
+    speller, n = Speller((3, 4), width=8, seed=0), 20_000
+    y = np.random.default_rng(0).standard_normal((1, 1, 8)).astype(np.float32)
+    uniform = np.random.default_rng(1).random((n, 1, 2), dtype=np.float32)
+    drawn = keras.ops.convert_to_numpy(speller.pick(np.tile(y, (n, 1, 1)), uniform)).ravel()
+    codes = np.arange(12, dtype=np.int32)
+    logs = keras.ops.convert_to_numpy(speller.log_probability(np.tile(y[0], (12, 1)), codes))
+    np.testing.assert_allclose(np.bincount(drawn, minlength=12) / n, np.exp(logs), atol=0.015)
+
+
+def test_letters_spell_the_code():
+    codes = np.arange(24)
+    first, second = letters(codes, (4, 6))
+    np.testing.assert_array_equal(first + 4 * second, codes)
 
 
 def test_flow_starts_at_noise_and_ends_at_the_image():

@@ -1,8 +1,8 @@
-"""Coarse to fine: a thumbnail of codes first, then each finer grid in one go.
+"""Coarse to fine: a thumbnail of codes first, then finer grids, many codes in one go.
 
-Four grids, 1×1, 2×2, 4×4 and 8×8. The codes of a coarse grid are those of the image's latents,
-averaged; each finer grid is drawn whole, in one forward, from the coarser ones. So an image takes
-4 forwards, where code after code takes 64.
+Three thumbnails of 1×1, 2×2 and 4×4 codes, which are those of the image's latents, averaged; then
+the 8×8 codes themselves in four passes, each of which fills one place in every 2×2 block. A pass
+draws all its codes in one forward, so an image takes 7 forwards, where code after code takes 64.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from keras import ops
 
 from genlib import backend
 from genlib.models import sampling
-from genlib.models.image_gpt import check_text, embedding, linear
+from genlib.models.speller import Speller, check_text, embedding, linear
 from genlib.models.tokenizer import latents_to_codes
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
 
-SIDES = (1, 2, 4, 8)
-LENGTH = sum(side * side for side in SIDES)  # 85 codes
-_STARTS = tuple(int(s) for s in np.cumsum((0, *(side * side for side in SIDES[:-1]))))
+THUMBNAILS = (1, 2, 4)  # sides
+GRID = 8
+PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column in each 2×2 block of the finest grid
+GROUPS = (1, 4, 16, 16, 16, 16, 16)  # codes that are drawn together
+LENGTH = sum(GROUPS)  # 85 codes
+_ENDS = tuple(np.cumsum(GROUPS).tolist())
 
 
 @dataclass(frozen=True)
@@ -32,52 +35,63 @@ class CoarseToFineConfig:
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(6, 192, heads=6, kv_heads=2, hidden=384)
     )
-    levels: tuple[int, ...] = (8, 8, 8, 8)  # of the tokenizer
+    letters: tuple[int, ...] = (512, 512)  # of the tokenizer's codes
     text_width: int = 128
     prefix: int = 4  # tokens that carry the text
 
-    @property
-    def codes(self) -> int:
-        """How many codes there are."""
-        return int(np.prod(self.levels))
-
 
 def pyramid(latents: np.ndarray, levels: tuple[int, ...]) -> np.ndarray:
-    """Returns the codes of all four grids, coarse to fine.
+    """Returns the codes of all groups, coarse to fine.
 
     Args:
         latents: float `(n, 8, 8, channels)` in [-1, 1].
         levels: of the tokenizer.
 
     Returns:
-        int32 `(n, 85)`: 1, 4, 16 and 64 codes, each grid row by row.
+        int32 `(n, 85)`: the thumbnails of 1, 4 and 16 codes, row by row, then four times 16.
     """
-    grids = []
-    for side in SIDES:
-        block = SIDES[-1] // side
+    groups = []
+    for side in THUMBNAILS:
+        block = GRID // side
         split = latents.reshape(len(latents), side, block, side, block, -1)
-        grids.append(latents_to_codes(split.mean((2, 4)), levels).reshape(len(latents), -1))
-    return np.concatenate(grids, 1)
+        groups.append(latents_to_codes(split.mean((2, 4)), levels))
+    finest = latents_to_codes(latents, levels)
+    groups += [finest[:, row::2, column::2] for row, column in PASSES]
+    return np.concatenate([group.reshape(len(latents), -1) for group in groups], 1)
 
 
-def _finer(side: int) -> np.ndarray:
-    """Returns for each place of a grid the place above it in the grid half as fine."""
-    row, column = np.divmod(np.arange(side * side), side)
-    return (row // 2) * (side // 2) + column // 2
+def grid(codes: np.ndarray) -> np.ndarray:
+    """Returns the finest grid, int32 `(n, 8, 8)`, of all codes `(n, 85)`."""
+    finest = np.empty((len(codes), GRID, GRID), np.int32)
+    for (row, column), end in zip(PASSES, _ENDS[len(THUMBNAILS) :], strict=True):
+        finest[:, row::2, column::2] = codes[:, end - 16 : end].reshape(-1, 4, 4)
+    return finest
 
 
-# For each of the 85 places, which code of a coarser grid it starts from; place 0 has none.
-_PARENT = np.concatenate(
-    [[0]] + [_STARTS[i] + _finer(side) for i, side in enumerate(SIDES[1:])]
-).astype(np.int32)
-_SCALE = np.repeat(np.arange(len(SIDES)), [side * side for side in SIDES])
+def _parents() -> np.ndarray:
+    """Returns for each of the 85 places which earlier code it reads; place 0 reads none.
+
+    A place of a thumbnail reads the one above it; the first pass reads the 4×4 thumbnail; each
+    later pass reads the pass before it, in the same block.
+    """
+    parents = [np.zeros(1, int)]
+    start = 0
+    for side in THUMBNAILS[1:]:
+        row, column = np.divmod(np.arange(side * side), side)
+        parents.append(start + (row // 2) * (side // 2) + column // 2)
+        start += side * side // 4
+    parents += [np.arange(end - 16, end) for end in _ENDS[len(THUMBNAILS) - 1 : -1]]
+    return np.concatenate(parents).astype(np.int32)
+
+
+_PARENT = _parents()
 
 
 class CoarseToFine(keras.Model):
-    """Text embeddings to codes, grid after grid.
+    """Text embeddings to codes, group after group.
 
-    A token of a grid sees the text, the coarser grids and its own grid. What it reads in is the
-    code above it, in the next coarser grid; what it gives out is the code in its place.
+    A token sees the text, the earlier groups and its own group. What it reads in is a code of the
+    group before, at the same part of the image; what it gives out is the code in its place.
 
     Args:
         config: shape.
@@ -85,7 +99,8 @@ class CoarseToFine(keras.Model):
 
     Reference: Tian et al., 2024, arXiv:2404.02905 (next-scale prediction). There a scale encodes
     what the coarser ones left over; here it encodes the averaged latents, so that one plain
-    tokenizer serves all models.
+    tokenizer serves all models. There the finest scale is drawn at once; here in four passes,
+    since codes that are drawn together cannot agree on a detail that they share.
     """
 
     kind = "codes"
@@ -96,36 +111,36 @@ class CoarseToFine(keras.Model):
         self.transformer = Transformer(c.transformer, seed)
         width = c.transformer.width
         self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
-        self.embed = embedding(c.codes, width, seed + 2)
-        self.place = embedding(LENGTH, width, seed + 3)
-        self.head = linear(width, c.codes, seed + 4)
+        self.place = embedding(LENGTH, width, seed + 2)
+        self.speller = Speller(c.letters, width, seed + 3)
         self.built = True
-        scale = np.concatenate([np.full(c.prefix, -1), _SCALE])
-        self._mask = scale[None, :] <= scale[:, None]  # block-causal: all of a grid at once
+        group = np.repeat(np.arange(-1, len(GROUPS)), (c.prefix, *GROUPS))
+        self._mask = group[None, :] <= group[:, None]  # block-causal: all of a group at once
         self._loops: dict[Any, Any] = {}
 
     def call(self, inputs: dict[str, Any]) -> Any:
-        """Predicts every code from the coarser grids, as training needs.
+        """Tells how likely each code is after the earlier groups, as training needs.
 
         Args:
             inputs: `"text"`, float `(b, text_width)`, and `"codes"`, int `(b, 85)`.
 
         Returns:
-            Logits `(b, 85, codes)`.
+            Natural logarithms of the probabilities, `(b, 85)`.
         """
         x = ops.concatenate(
             [self._prefix(inputs["text"]), self._tokens(inputs["codes"], 0, LENGTH)], axis=1
         )
-        return self.head(self.transformer(x, mask=self._mask)[:, self.config.prefix :])
+        y = self.transformer(x, mask=self._mask)[:, self.config.prefix :]
+        return self.speller.log_probability(y, inputs["codes"])
 
     def _prefix(self, text: Any) -> Any:
         width = self.config.transformer.width
         return ops.reshape(self.read_text(text), (-1, self.config.prefix, width))
 
     def _tokens(self, codes: Any, start: int, end: int) -> Any:
-        """Embeds places `start` to `end`, each with the code above it."""
-        above = self.embed(ops.take(codes, _PARENT[start:end], axis=1))
-        if start == 0:  # the coarsest code has nothing above it
+        """Embeds places `start` to `end`, each with the code that it reads."""
+        above = self.speller.embed(ops.take(codes, _PARENT[start:end], axis=1))
+        if start == 0:  # the coarsest code reads nothing
             above = above * ops.convert_to_tensor((np.arange(end) > 0).astype("float32")[:, None])
         return above + self.place(np.arange(start, end, dtype="int32"))[None]
 
@@ -144,35 +159,35 @@ class CoarseToFine(keras.Model):
         """Draws one image for each text; the arguments are those of `ImageGPT.sample`.
 
         Returns:
-            Codes of the finest grid, int32 `(n, 8, 8)`.
+            Codes, int32 `(n, 8, 8)`.
 
         Raises:
             ValueError: if `text` has another shape, or an option is out of range.
         """
         text = check_text(text, self.config.text_width)
-        uniform = sampling.uniforms(len(text), LENGTH, seed)
+        parts = len(self.config.letters)
+        uniform = sampling.uniforms(len(text), LENGTH * parts, seed).reshape(-1, LENGTH, parts)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options["guidance"] = guidance
         if guidance != 1.0:
             text = np.concatenate([text, np.zeros_like(text)])
-        key = (guidance, cached, xla, *options.values())
+        key = (cached, xla, *options.values())
         if key not in self._loops:
 
             def run(text: Any, uniform: Any) -> Any:
-                return self._draw(text, uniform, guidance, cached, **options)
+                return self._draw(text, uniform, cached, **options)
 
             self._loops[key] = backend.compile_step(run, self.variables, xla=xla)
-        codes = backend.to_numpy(self._loops[key](text, uniform))
-        return codes[:, _STARTS[-1] :].reshape(-1, SIDES[-1], SIDES[-1])
+        return grid(backend.to_numpy(self._loops[key](text, uniform)))
 
-    def _draw(self, text: Any, uniform: Any, guidance: float, cached: bool, **options: Any) -> Any:
+    def _draw(self, text: Any, uniform: Any, cached: bool, **options: Any) -> Any:
         prefix, n = self.config.prefix, ops.shape(uniform)[0]
-        copies = 1 if guidance == 1.0 else 2
+        copies = 1 if options["guidance"] == 1.0 else 2
         x, codes = self._prefix(text), ops.zeros((n, 0), "int32")
         if cached:
             cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH)
             _, cache = self.transformer(x, cache=cache, mask="full")
-        for start, side in zip(_STARTS, SIDES, strict=True):
-            end = start + side * side
+        for start, end in zip((0, *_ENDS), _ENDS, strict=False):
             known = ops.tile(ops.pad(codes, ((0, 0), (0, 1))), (copies, 1))
             tokens = self._tokens(known, start, end)
             if cached:
@@ -181,10 +196,6 @@ class CoarseToFine(keras.Model):
                 x = ops.concatenate([x, tokens], axis=1)
                 seen = self._mask[: prefix + end, : prefix + end]
                 y = self.transformer(x, mask=seen)[:, prefix + start :]
-            logits = self.head(y)
-            if guidance != 1.0:
-                with_text, without = ops.split(logits, 2, axis=0)
-                logits = without + guidance * (with_text - without)
-            chosen = sampling.pick(logits, uniform[:, start:end], **options)
+            chosen = self.speller.pick(y, uniform[:, start:end], **options)
             codes = ops.concatenate([codes, chosen], axis=1)
         return codes

@@ -16,7 +16,7 @@ from keras import ops
 
 from genlib import backend
 from genlib.models import sampling
-from genlib.models.image_gpt import check_text, embedding, linear
+from genlib.models.speller import check_text, embedding, linear
 from genlib.models.transformer import Transformer, TransformerConfig
 
 GRID = 8
@@ -33,7 +33,7 @@ class FlowConfig:
             6, 192, heads=6, kv_heads=6, hidden=384, modulated=True
         )
     )
-    channels: int = 4  # of a latent
+    channels: int = 6  # of a latent
     spread: float = 0.5  # standard deviation of the latents, which the network sees divided by it
     text_width: int = 128
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from genlib import backend
 from genlib.models import sampling
+from genlib.models.speller import Speller, check_text, embedding, linear
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
 
 GRID = 8
@@ -29,7 +30,7 @@ class ImageGPTConfig:
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(6, 192, heads=6, kv_heads=2, hidden=384)
     )
-    codes: int = 4096  # of the tokenizer
+    letters: tuple[int, ...] = (512, 512)  # of the tokenizer's codes
     text_width: int = 128  # of a text embedding
     prefix: int = 4  # tokens that carry the text
 
@@ -53,25 +54,29 @@ class ImageGPT(keras.Model):
         self.transformer = Transformer(c.transformer, seed)
         width = c.transformer.width
         self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
-        self.embed = embedding(c.codes, width, seed + 2)
-        self.place = embedding(LENGTH, width, seed + 3)  # where the next code goes
-        self.head = linear(width, c.codes, seed + 4)
+        self.place = embedding(LENGTH, width, seed + 2)  # where the next code goes
+        self.speller = Speller(c.letters, width, seed + 3)
         self.built = True
-        self._textbook = backend.compile_step(self._logits_at, self.variables)
+        self._textbook: dict[Any, Any] = {}
         self._loops: dict[Any, Any] = {}
 
     def call(self, inputs: dict[str, Any]) -> Any:
-        """Predicts each code from those before it, as training needs.
+        """Tells how likely each code is after those before it, as training needs.
 
         Args:
             inputs: `"text"`, float `(b, text_width)`, and `"codes"`, int `(b, 64)`.
 
         Returns:
-            Logits `(b, 64, codes)`.
+            Natural logarithms of the probabilities, `(b, 64)`.
         """
-        text, codes = inputs["text"], inputs["codes"]
+        return self.speller.log_probability(
+            self._states(inputs["text"], inputs["codes"]), inputs["codes"]
+        )
+
+    def _states(self, text: Any, codes: Any) -> Any:
+        """Returns what the transformer says before each code, `(b, 64, width)`."""
         x = ops.concatenate([self._prefix(text), self._tokens(codes[:, :-1], 0)], axis=1)
-        return self.head(self.transformer(x)[:, self.config.prefix - 1 :])
+        return self.transformer(x)[:, self.config.prefix - 1 :]
 
     def _prefix(self, text: Any) -> Any:
         width = self.config.transformer.width
@@ -84,7 +89,7 @@ class ImageGPT(keras.Model):
     def _tokens(self, codes: Any, start: Any) -> Any:
         """Embeds codes at places from `start` on; each asks for the place after its own."""
         places = start + 1 + ops.arange(codes.shape[1])
-        return self.embed(codes) + self.place(ops.minimum(places, LENGTH - 1))[None]
+        return self.speller.embed(codes) + self.place(ops.minimum(places, LENGTH - 1))[None]
 
     def sample(
         self,
@@ -119,93 +124,59 @@ class ImageGPT(keras.Model):
             ValueError: if `text` has another shape, or an option is out of range.
         """
         text = check_text(text, self.config.text_width)
-        uniform = sampling.uniforms(len(text), LENGTH, seed)
+        parts = len(self.config.letters)
+        uniform = sampling.uniforms(len(text), LENGTH * parts, seed).reshape(-1, LENGTH, parts)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         if guidance != 1.0:  # the second half of the batch has no text
             text = np.concatenate([text, np.zeros_like(text)])
-        if cached:
-            codes = self._loop(guidance, xla, **options)(text, uniform)
-        else:
-            codes = self._whole(text, uniform, guidance, **options)
+        run = self._loop if cached else self._whole
+        codes = run(text, uniform, guidance=guidance, xla=xla, **options)
         return backend.to_numpy(codes).reshape(-1, GRID, GRID)
 
-    def _choose(self, logits: Any, uniform: Any, guidance: float, **options: Any) -> Any:
-        if guidance != 1.0:
-            with_text, without = ops.split(logits, 2, axis=0)
-            logits = without + guidance * (with_text - without)
-        return sampling.pick(logits, uniform, **options)
-
-    def _logits_at(self, text: Any, codes: Any, place: Any) -> Any:
-        logits = self({"text": text, "codes": codes})
-        return ops.take(logits, place, axis=1)
-
-    def _whole(self, text: Any, uniform: Any, guidance: float, **options: Any) -> Any:
+    def _whole(self, text: Any, uniform: Any, xla: bool, **options: Any) -> Any:
         """The textbook's way: 64 forwards of the whole sentence."""
+        key = (xla, *options.values())
+        if key not in self._textbook:
+
+            def choose(text: Any, codes: Any, place: Any, uniform: Any) -> Any:
+                y = ops.take(self._states(text, codes), place[None], axis=1)
+                return self.speller.pick(y, uniform, **options)
+
+            self._textbook[key] = backend.compile_step(choose, self.variables, xla=xla)
         codes = np.zeros((len(text), LENGTH), np.int32)
         copies = len(text) // len(uniform)
         for place in range(LENGTH):
-            logits = self._textbook(text, codes, np.int32(place))
-            chosen = self._choose(logits, uniform[:, place], guidance, **options)
-            codes[:, place] = np.tile(backend.to_numpy(chosen), copies)
+            here = uniform[:, place : place + 1]
+            chosen = self._textbook[key](text, codes, np.int32(place), here)
+            codes[:, place] = np.tile(backend.to_numpy(chosen)[:, 0], copies)
         return codes[: len(uniform)]
 
-    def _loop(self, guidance: float, xla: bool, **options: Any) -> Any:
+    def _loop(self, text: Any, uniform: Any, xla: bool, **options: Any) -> Any:
         """The language model's way: one token per code, keys and values kept, all compiled."""
-        key = (guidance, xla, *options.values())
+        key = (xla, *options.values())
         if key not in self._loops:
 
             def run(text: Any, uniform: Any) -> Any:
-                return self._write(text, uniform, guidance, **options)
+                return self._write(text, uniform, **options)
 
             self._loops[key] = backend.compile_step(run, self.variables, xla=xla)
-        return self._loops[key]
+        return self._loops[key](text, uniform)
 
-    def _write(self, text: Any, uniform: Any, guidance: float, **options: Any) -> Any:
+    def _write(self, text: Any, uniform: Any, **options: Any) -> Any:
         prefix, n = self.config.prefix, ops.shape(uniform)[0]
-        copies = 1 if guidance == 1.0 else 2
+        copies = 1 if options["guidance"] == 1.0 else 2
         cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH - 1)
         y, cache = self.transformer(self._prefix(text), cache=cache)
-        first = self._choose(self.head(y[:, -1]), uniform[:, 0], guidance, **options)
-        codes = ops.slice_update(ops.zeros((n, LENGTH), "int32"), (0, 0), first[:, None])
+        first = self.speller.pick(y[:, -1:], uniform[:, :1], **options)
+        codes = ops.slice_update(ops.zeros((n, LENGTH), "int32"), (0, 0), first)
 
         def step(place: Any, codes: Any, cache: Any) -> Any:
             last = ops.tile(ops.slice(codes, (0, place - 1), (n, 1)), (copies, 1))
             x = self._tokens(last, place - 1)
             y, cache = self.transformer(x, start=prefix + place - 1, cache=cache)
-            here = ops.slice(uniform, (0, place), (n, 1))[:, 0]
-            chosen = self._choose(self.head(y[:, -1]), here, guidance, **options)
-            return place + 1, ops.slice_update(codes, (0, place), chosen[:, None]), cache
+            here = ops.slice(uniform, (0, place, 0), (n, 1, uniform.shape[2]))
+            chosen = self.speller.pick(y, here, **options)
+            return place + 1, ops.slice_update(codes, (0, place), chosen), cache
 
         start = (ops.convert_to_tensor(1, "int32"), codes, cache)
         return ops.while_loop(lambda place, codes, cache: place < LENGTH, step, start)[1]
-
-
-def linear(n_in: int, n_out: int, seed: int, zero: bool = False) -> layers.Dense:
-    """Returns a built Dense layer whose weights follow from the seed, or are zero."""
-    start = "zeros" if zero else keras.initializers.GlorotUniform(seed=seed)
-    layer = layers.Dense(n_out, kernel_initializer=start)
-    layer.build((None, n_in))
-    return layer
-
-
-def embedding(n: int, width: int, seed: int) -> layers.Embedding:
-    """Returns a built Embedding layer whose weights follow from the seed."""
-    start = keras.initializers.RandomNormal(stddev=0.5, seed=seed)
-    layer = layers.Embedding(n, width, embeddings_initializer=start)
-    layer.build((None,))
-    return layer
-
-
-def check_text(text: np.ndarray, width: int) -> np.ndarray:
-    """Returns text embeddings as float32 `(n, width)`.
-
-    Raises:
-        ValueError: if they have another shape, or there are none.
-    """
-    text = np.asarray(text, np.float32)
-    if text.ndim != 2 or text.shape[1] != width or len(text) == 0:
-        raise ValueError(
-            f"Text embeddings are float (n, {width}), n at least 1, got {text.shape}. "
-            "genlib.text.encode makes them."
-        )
-    return text
