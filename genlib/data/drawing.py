@@ -267,7 +267,9 @@ def _stars(scene: _Scene) -> None:
         return
     part = scene.part(chosen)
     for star in range(9):
-        x, y = part.uniform(200 + star, 0.03, 0.97), part.uniform(212 + star, 0.03, 0.42)
+        # One place in each 4 by 4 pixels, so that a code can name it.
+        x = (np.floor(16 * part.uniform(200 + star)) + 0.375) / 16
+        y = (np.floor(7 * part.uniform(212 + star)) + 0.375) / 16
         size = 0.011 + 0.006 * part.uniform(224 + star)
         near = np.exp(-((_X - x) ** 2 + (_Y - y) ** 2) / size**2)
         part.glow(near * clear[chosen] * 1.1, np.ones(3, np.float32))
@@ -605,24 +607,29 @@ def _fog(scene: _Scene) -> None:
 
 
 def _rain(scene: _Scene) -> None:
-    """Slanted streaks on a fixed lattice of columns, so that every rain looks like one."""
-    slant, speed = 0.22, scene.uniform(234, 0.0, 1.0)
-    across = (_X + slant * _Y) * 12 + speed
+    """Slanted streaks on a lattice of 4 by 16 pixels, which starts at one of eight places.
+
+    A texture that repeats with the pixels tells a tokenizer little that is new in each patch.
+    """
+    column, row = np.arange(SIZE)[None, None, :], np.arange(SIZE)[None, :, None]
+    across = (column + row / 4 + np.floor(4 * scene.uniform(234))) / 4
     lane = np.floor(across)
-    streak = np.abs(across - lane - 0.5) < 0.14
-    along = (_Y * 3.2 + (lane * 0.618) % 1 * 3.2 + scene.uniform(235)) % 1.0
-    mask = streak * np.sin(np.pi * np.clip(along / 0.6, 0, 1))
+    streak = np.clip(1.35 - 4 * np.abs(across - lane - 0.5), 0, 1)
+    along = (row / 16 + lane % 2 / 2 + np.floor(2 * scene.uniform(235)) / 4) % 1
+    mask = streak * np.sin(np.pi * np.clip(along / 0.55, 0, 1))
     light = 0.30 + 0.55 * scene.haze.mean(-1, keepdims=True) + 0.15
-    scene.paint(0.42 * mask.astype(np.float32), np.clip(light * _f32([0.9, 0.96, 1.05]), 0, 1))
+    scene.paint(0.45 * mask.astype(np.float32), np.clip(light * _f32([0.9, 0.96, 1.05]), 0, 1))
 
 
 def _snow(scene: _Scene) -> None:
-    """Round flakes, two or three pixels wide, one in each cell of a shifted lattice."""
-    shift_x, shift_y = scene.uniform(234), scene.uniform(235)
-    across, down = _X * 6 + shift_x, _Y * 6 + shift_y
-    cell = np.floor(across) * 12.9898 + np.floor(down) * 78.233
-    jitter_x = 0.2 + 0.6 * (np.sin(cell) * 43758.547 % 1)
-    jitter_y = 0.2 + 0.6 * (np.sin(cell + 1.7) * 24634.634 % 1)
-    distance = np.sqrt((across % 1 - jitter_x) ** 2 + (down % 1 - jitter_y) ** 2) / 6
-    radius = 0.012 + 0.008 * (np.sin(cell + 0.9) * 12345.678 % 1)
-    scene.paint(0.85 * _cover(distance - radius, 1.6), _f32([0.97, 0.98, 1.0]))
+    """Round flakes of two sizes, one in each cell of 8 by 8 pixels, at one of eight places."""
+    cells = SIZE // 8
+    cell = np.arange(cells)[None, :, None] * 12.9898 + np.arange(cells)[None, None, :] * 78.233
+    chance = np.abs(np.sin(cell + np.floor(16 * scene.uniform(234))) * 437.58)
+    choice = np.floor(chance % 1 * 8).repeat(8, axis=1).repeat(8, axis=2)
+    turn = np.pi / 4 * choice
+    within_x, within_y = _X * cells % 1 * 8 - 4, _Y * cells % 1 * 8 - 4
+    distance = np.hypot(within_x - 2.3 * np.cos(turn), within_y - 2.3 * np.sin(turn))
+    radius = np.where(choice % 3 == 0, 1.25, 0.85)
+    flake = np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
+    scene.paint(0.9 * flake, _f32([0.97, 0.98, 1.0]))

@@ -19,6 +19,7 @@ from genlib.data.captions import ATTRIBUTES
 from genlib.data.images import to_float
 
 SHIPPED = "judge-scenes"
+EYE = "eye-scenes"  # another, smaller one: the tokenizer learns from it, the judge stays apart
 SIZES = tuple(len(values) for values in ATTRIBUTES.values())  # (4, 6, 4, 5, 5)
 _ENDS = tuple(np.cumsum(SIZES)[:-1].tolist())
 
@@ -59,6 +60,23 @@ class ScenesJudge(keras.Model):
         logits = layers.Dense(sum(SIZES))(features)
         self.network = keras.Model(image, [features, logits])
         self._run = backend.compile_step(self.network, self.network.variables)
+
+        maps = [x.output for x in self.network.layers if isinstance(x, layers.Conv2D)]
+        self._maps = keras.Model(image, maps[:3])
+
+    def perceptual_loss(self, images: Any, others: Any) -> Any:
+        """Compares two batches of images by what the first three convolutions make of them.
+
+        Returns:
+            The mean absolute differences, each channel's relative to its mean size, added up.
+
+        Reference: Johnson et al., 2016, arXiv:1603.08155, section 3.2.
+        """
+        loss = 0.0
+        for a, b in zip(self._maps(images), self._maps(others), strict=True):
+            size = ops.stop_gradient(ops.mean(ops.abs(a), axis=(0, 1, 2), keepdims=True))
+            loss += ops.mean(ops.abs(a - b) / (size + 1e-3))
+        return loss
 
     def call(self, images: Any) -> Any:
         """Returns logits `(b, 24)` of images `(b, 64, 64, 3)` in [-1, 1], value after value."""
@@ -113,7 +131,5 @@ def load_scenes_judge(path: str | Path = SHIPPED) -> ScenesJudge:
         FileNotFoundError: if there are no such weights.
         WeightsError: if they are damaged or those of another model.
     """
-    arrays, card = weights.load(path)
-    judge = ScenesJudge(JudgeConfig(**card["config"]))
-    weights.assign(judge, arrays)
-    return judge
+    recipes = ("scenes-judge", "scenes-eye")
+    return weights.load_model(path, recipes, ScenesJudge, JudgeConfig)[0]

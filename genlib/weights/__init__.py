@@ -7,11 +7,13 @@ weights can never run code. The shipped weights lie beside this module.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -21,6 +23,9 @@ from safetensors import numpy as safetensors
 from genlib.files import write_atomic
 
 SHIPPED = Path(__file__).parent
+
+Config = TypeVar("Config")
+Model = TypeVar("Model", bound=keras.Model)
 
 
 class WeightsError(ValueError):
@@ -192,3 +197,52 @@ def assign(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
             )
     for name, variable in zip(names, model.weights, strict=True):
         variable.assign(arrays[name])
+
+
+def settings(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """Turns what a card says of a model's settings back into its dataclass, nested ones too.
+
+    Raises:
+        WeightsError: if a setting is missing or unknown.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if fields != set(values):
+        raise WeightsError(
+            f"A card with the settings {sorted(values)} does not fit {kind.__name__}, which has "
+            f"{sorted(fields)}. The weights were made by another version: train them again."
+        )
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = settings(hints[name], value)  # type: ignore[arg-type]
+        made[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**made)
+
+
+def load_model(
+    path: str | Path, recipes: Collection[str], model: Callable[[Any], Model], config: type
+) -> tuple[Model, dict[str, Any]]:
+    """Makes a model from its card and fills it with its weights.
+
+    Args:
+        path: as for `load`.
+        recipes: of which the card must name one.
+        model: makes the model from its settings.
+        config: the dataclass of the settings.
+
+    Returns:
+        The model and its card.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        WeightsError: if they are damaged, or those of another model.
+    """
+    arrays, card = load(path)
+    if card.get("recipe") not in recipes:
+        raise WeightsError(
+            f"{path} holds weights of {card.get('recipe')!r}, not of {' or '.join(recipes)}."
+        )
+    made = model(settings(config, card["config"]))
+    assign(made, arrays)
+    return made, card
