@@ -66,6 +66,44 @@ def train_judge(
     typer.echo(f"{out}.safetensors: {metrics}")
 
 
+def _train_recipe(name: str, about: str) -> None:
+    """Adds `genlib train <name>` for a recipe of the text-to-image system."""
+
+    @train_app.command(name, help=f"{about}; the same command goes on with a stopped run.")
+    def train_recipe(
+        out: Annotated[Path, typer.Option(help="The run's folder.")],
+        epochs: Annotated[
+            int | None, typer.Option(help="Of 8,192 images; the recipe's unless given.", min=1)
+        ] = None,
+        seed: Annotated[int | None, typer.Option(help="The recipe's unless given.", min=0)] = None,
+    ) -> None:
+        from dataclasses import replace
+
+        from genlib import recipes, train
+
+        task = recipes.TASKS[name](**({} if seed is None else {"seed": seed}))
+        if epochs is not None:  # the fall of the learning rate is spread over the epochs
+            task = recipes.TASKS[name](
+                replace(task.recipe, epochs=epochs), **({} if seed is None else {"seed": seed})
+            )
+        state = train.run(task, task.recipe.epochs, out)
+        typer.echo(
+            f"{state.epoch} epochs done; loss {state.history['loss'][-1]:.4f}. "
+            f"Samples: {out}/samples. genlib export {out} -o <weights> measures and writes them."
+        )
+
+
+for _name, _about in {
+    "scenes-judge": "Train the judge that reads the attributes of Scenes",
+    "scenes-eye": "Train the smaller judge whose first layers teach the tokenizer",
+    "tokenizer": "Train the tokenizer, 64×64 images to 8×8 codes",
+    "image-gpt": "Train image GPT, which writes code after code",
+    "coarse-to-fine": "Train coarse to fine, seven groups of codes",
+    "flow": "Train the rectified flow on latents",
+}.items():
+    _train_recipe(_name, _about)
+
+
 @app.command()
 def sample(
     run: Annotated[str, typer.Argument(help="A trained run's folder, or shipped weights.")],
@@ -85,17 +123,102 @@ def sample(
 
 
 @app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to show, in English or Chinese.")],
+    n: Annotated[int, typer.Option("-n", help="How many images.")] = 16,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="A PNG sheet; without .png, a folder of images.")
+    ] = Path("images.png"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    method: Annotated[str, typer.Option(help="See genlib methods.")] = "",
+    describe: Annotated[
+        str, typer.Option(help="Who completes the prompt: student, llm or off.")
+    ] = "student",
+    steps: Annotated[int | None, typer.Option(help="Of the flow.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="1: none; more: stricter.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a record with timings.")] = False,
+) -> None:
+    """Generate images of what a prompt wishes for."""
+    import json
+
+    from genlib import pipeline
+
+    pipeline.check_out(out)  # before the work, not after it
+    given = {"steps": steps, "guidance": guidance}
+    made = pipeline.generate(
+        prompt,
+        n,
+        seed=seed,
+        method=method or pipeline.DEFAULT,
+        describe=describe,  # type: ignore[arg-type]  # checked inside
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    pipeline.save(made, out)
+    if as_json:
+        record = {
+            "prompt": prompt,
+            "n": n,
+            "seed": seed,
+            "out": str(out),
+            "method": made.method,
+            "milliseconds": {k: round(v, 2) for k, v in made.milliseconds.items()},
+            "descriptions": made.descriptions,
+            "notes": made.notes,
+        }
+        typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
+    else:
+        for note in made.notes:
+            typer.echo(note, err=True)
+        spent = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in made.milliseconds.items())
+        typer.echo(f"{n} images in {out} ({spent})")
+
+
+@app.command()
+def describe(
+    prompt: Annotated[str, typer.Argument(help="A short wish, in English or Chinese.")],
+    n: Annotated[int, typer.Option("-n", help="How many descriptions.", min=1)] = 4,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    writer: Annotated[str, typer.Option(help="student or llm.")] = "student",
+) -> None:
+    """Complete a wish to full descriptions, as `genlib generate` does first."""
+    from genlib import pipeline
+
+    for line in pipeline.describe(prompt, n, seed, writer):  # type: ignore[arg-type]
+        typer.echo(line)
+
+
+@app.command()
+def methods() -> None:
+    """List the ways from a prompt to images."""
+    from genlib import pipeline
+
+    for name, method in pipeline.METHODS.items():
+        options = ", ".join(f"{key} {value}" for key, value in method.options.items())
+        default = " (the default)" if name == pipeline.DEFAULT else ""
+        typer.echo(f"{name}{default}: {method.about}\n    {options}")
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a trained run.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The weights, without ending.")],
     source: Source = None,
 ) -> None:
-    """Write a run's generator as float16 weights with a card that holds its measured quality."""
-    from genlib import pretrained
-    from genlib.data import fashion_mnist
+    """Write a run's model as float16 weights with a card that holds its measured quality."""
+    from genlib import checkpoint
 
-    card = pretrained.export_generator(run, out, fashion_mnist(source))
-    typer.echo(f"{out}.safetensors after {card['epochs']} epochs: {card['metrics']['scores']}")
+    if checkpoint.read_run(run)["recipe"] == "gan":
+        from genlib import pretrained
+        from genlib.data import fashion_mnist
+
+        card = pretrained.export_generator(run, out, fashion_mnist(source))
+        measured = card["metrics"]["scores"]
+    else:
+        from genlib import quality, recipes
+
+        card = recipes.export(run, out, quality.of(checkpoint.read_run(run)["recipe"]))
+        measured = card["metrics"]
+    typer.echo(f"{out}.safetensors after {card['epochs']} epochs: {measured}")
 
 
 def main() -> Any:

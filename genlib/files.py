@@ -1,10 +1,12 @@
-"""Writing a file so that nobody, ever, finds half of it."""
+"""Writing files and folders so that nobody, ever, finds half of one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -35,3 +37,36 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_folder(path: str | Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder of files whole or not at all.
+
+    Args:
+        path: of the folder; it must not exist, or be empty.
+        files: name to content.
+
+    Raises:
+        FileExistsError: if there is something at `path`.
+        OSError: if it cannot be written or the disk is full; nothing stays behind.
+    """
+    path = Path(path)
+    check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        os.replace(temporary, path)  # over an empty folder too
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_free(path: Path) -> None:
+    """Raises FileExistsError where a new folder cannot stand."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(
+            f"{path} exists and is not an empty folder. Give a new name, or one that ends in .png."
+        )

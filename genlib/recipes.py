@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
-from genlib.data import scenes, to_float
-from genlib.models.scenes_judge import ScenesJudge, attribute_loss
-from genlib.models.tokenizer import Tokenizer, TokenizerConfig, reconstruction_loss
+from genlib import bench, checkpoint, text, weights
+from genlib.data import captions, scenes, to_float
+from genlib.models import coarse_to_fine, flow
+from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
+from genlib.models.flow import Flow, FlowConfig
+from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
+from genlib.models.scenes_judge import (
+    EYE,
+    JudgeConfig,
+    ScenesJudge,
+    attribute_loss,
+    load_scenes_judge,
+)
+from genlib.models.tokenizer import (
+    Tokenizer,
+    TokenizerConfig,
+    codes_to_tokens,
+    latents_to_codes,
+    load_tokenizer,
+    reconstruction_loss,
+)
 
 EPOCH = 8192  # images of an epoch; Scenes is endless, so an epoch is what lies between checkpoints
 POOL = 8  # epochs of different images; later epochs see these again, in another order
+NO_TEXT = 0.1  # share of captions that are hidden, so that a model also knows images as such
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,17 @@ class FitTask:
         )
         model.compile(optimizer=optimizer, loss=loss)
         optimizer.build(model.trainable_variables)
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any]) -> FitTask:
+        """Makes the task that a run's record or a card describes."""
+        parameters = typing.get_type_hints(cls.__init__)
+        config = typing.get_args(parameters["config"])[0]
+        return cls(
+            recipe=Recipe(**card["training"]),
+            config=weights.settings(config, card["config"]),
+            seed=card["seed"],
+        )
 
     def variables(self) -> dict[str, Any]:
         """Returns everything that training changes, by a name that does not depend on Keras."""
@@ -119,7 +152,7 @@ def _drawn(epoch: int, step: int, size: int, seed: int) -> tuple[scenes.Scenes, 
 
 
 class TokenizerTask(FitTask):
-    """Trains the tokenizer to give images back."""
+    """Trains the tokenizer to give images back, as they are and as the eye sees them."""
 
     name = "tokenizer"
 
@@ -128,9 +161,10 @@ class TokenizerTask(FitTask):
         recipe: Recipe | None = None,
         config: TokenizerConfig | None = None,
         seed: int = 0,
+        eye: ScenesJudge | None = None,
     ) -> None:
-        recipe = recipe or Recipe(epochs=24, batch_size=32)
-        super().__init__(Tokenizer(config, seed), reconstruction_loss, recipe, seed)
+        recipe = recipe or Recipe(epochs=10, batch_size=16)
+        super().__init__(Tokenizer(config, seed), tokenizer_loss(eye), recipe, seed)
 
     def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
         """Returns a batch of images, twice."""
@@ -145,6 +179,17 @@ class TokenizerTask(FitTask):
         return np.stack([images, again], 1).reshape(-1, *images.shape[1:])
 
 
+def tokenizer_loss(eye: ScenesJudge | None = None) -> Any:
+    """Returns the loss of reconstructions: of pixels, and of what the eye sees in them."""
+    eye = eye or load_scenes_judge(EYE)
+    eye.trainable = False
+
+    def loss(images: Any, again: Any) -> Any:
+        return reconstruction_loss(images, again) + 0.025 * eye.perceptual_loss(images, again)
+
+    return loss
+
+
 class ScenesJudgeTask(FitTask):
     """Trains the judge of Scenes on every combination, held-out ones too: it must know them all.
 
@@ -154,9 +199,11 @@ class ScenesJudgeTask(FitTask):
 
     name = "scenes-judge"
 
-    def __init__(self, recipe: Recipe | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, recipe: Recipe | None = None, config: JudgeConfig | None = None, seed: int = 0
+    ) -> None:
         recipe = recipe or Recipe(epochs=16, batch_size=64)
-        super().__init__(ScenesJudge(seed=seed), attribute_loss, recipe, seed)
+        super().__init__(ScenesJudge(config, seed), attribute_loss, recipe, seed)
 
     def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
         """Returns images and attributes; one scene in eight is of a held-out combination."""
@@ -173,3 +220,188 @@ class ScenesJudgeTask(FitTask):
     def sample(self) -> np.ndarray:
         """Returns the first 64 images that it judges."""
         return scenes.scenes(64, split="validation").images
+
+
+class ScenesEyeTask(ScenesJudgeTask):
+    """Trains the eye, a smaller judge of another seed, whose first layers teach the tokenizer."""
+
+    name = "scenes-eye"
+
+    def __init__(
+        self, recipe: Recipe | None = None, config: JudgeConfig | None = None, seed: int = 1
+    ) -> None:
+        recipe = recipe or Recipe(epochs=4, batch_size=64)
+        super().__init__(recipe, config or JudgeConfig(width=24, features=64), seed)
+
+
+class GeneratorTask(FitTask):
+    """Trains a text-to-image model on the latents that the tokenizer makes of Scenes.
+
+    A scene keeps its latents, but gets a new caption in every epoch.
+
+    Args:
+        model: takes `"text"` and what `inputs` returns.
+        loss: of its result.
+        recipe: settings.
+        seed: of weights, order, captions and draws.
+        tokenizer: that makes the latents; the shipped one unless given.
+    """
+
+    def __init__(
+        self, model: Any, loss: Any, recipe: Recipe, seed: int, tokenizer: Tokenizer | None
+    ) -> None:
+        super().__init__(model, loss, recipe, seed)
+        self.tokenizer = tokenizer or load_tokenizer()
+        self._latents: dict[int, np.ndarray] = {}
+
+    def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
+        """Returns the model's inputs besides the text, and its targets."""
+        raise NotImplementedError
+
+    def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
+        """Returns latents in the model's form, with the embeddings of fresh captions."""
+        drawn, chosen = _drawn(epoch, step, self.recipe.batch_size, self.seed)
+        part = epoch % POOL
+        if part not in self._latents:
+            self._latents[part] = self.tokenizer.latents(drawn.images)
+        rng = np.random.default_rng((self.seed, epoch, step))
+        said = [captions.caption(row, rng).text for row in drawn.attributes[chosen]]
+        embedded = text.encode(said)
+        embedded[rng.random(len(said)) < NO_TEXT] = 0
+        x, y = self.inputs(self._latents[part][chosen], rng)
+        return {"text": embedded, **x}, y
+
+    def sample(self) -> np.ndarray:
+        """Returns 64 images, eight for each of eight full captions."""
+        rows = scenes.scenes(8, seed=1, split="validation").attributes
+        said = text.encode([captions.full(row) for row in rows])
+        return self.tokenizer.decode(self.model.sample(np.repeat(said, 8, axis=0), self.seed))
+
+
+def token_loss(_: Any, log_probability: Any) -> Any:
+    """Returns the mean of minus the logarithms that a model of tokens gives: nats per token."""
+    return -ops.mean(log_probability)
+
+
+class ImageGPTTask(GeneratorTask):
+    """Trains image GPT to foretell each token."""
+
+    name = "image-gpt"
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        config: ImageGPTConfig | None = None,
+        seed: int = 0,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        recipe = recipe or Recipe(epochs=32, learning_rate=2e-3)
+        super().__init__(ImageGPT(config, seed), token_loss, recipe, seed, tokenizer)
+
+    def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
+        """Returns tokens, row by row."""
+        codes = latents_to_codes(latents, self.tokenizer.config.levels)
+        tokens = codes_to_tokens(codes)
+        return {"tokens": tokens}, tokens
+
+
+class CoarseToFineTask(GeneratorTask):
+    """Trains coarse to fine to foretell each group of tokens."""
+
+    name = "coarse-to-fine"
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        config: CoarseToFineConfig | None = None,
+        seed: int = 0,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        recipe = recipe or Recipe(epochs=32, learning_rate=2e-3)
+        super().__init__(CoarseToFine(config, seed), token_loss, recipe, seed, tokenizer)
+
+    def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
+        """Returns the tokens of all groups."""
+        tokens = coarse_to_fine.pyramid(latents, self.tokenizer.config.levels)
+        return {"tokens": tokens}, tokens
+
+
+class FlowTask(GeneratorTask):
+    """Trains the flow to point from noise to latents."""
+
+    name = "flow"
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        config: FlowConfig | None = None,
+        seed: int = 0,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        recipe = recipe or Recipe(epochs=40, learning_rate=1e-3)
+        super().__init__(Flow(config, seed), "mse", recipe, seed, tokenizer)
+
+    def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
+        """Returns points between noise and latents, most of them about half way, and velocities.
+
+        Reference: Esser et al., 2024, arXiv:2403.03206, section 3.1 (logit-normal times).
+        """
+        latents = latents / self.model.config.spread
+        noise = rng.standard_normal(latents.shape, np.float32)
+        time = (1 / (1 + np.exp(-rng.standard_normal(len(latents))))).astype(np.float32)
+        return {"x": flow.interpolate(noise, latents, time), "time": time}, latents - noise
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        ScenesJudgeTask,
+        ScenesEyeTask,
+        TokenizerTask,
+        ImageGPTTask,
+        CoarseToFineTask,
+        FlowTask,
+    )
+}
+
+
+def export(
+    run: str | Path, path: str | Path, metrics: Callable[[Any], Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Writes a run's averaged weights as float16, with their card.
+
+    Args:
+        run: the folder of a run of one of `TASKS`.
+        path: of the weights, without ending.
+        metrics: measures the model; what it returns becomes part of the card.
+
+    Returns:
+        The card.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run, or no checkpoint yet.
+        RunError: if the run trains something else, or is damaged.
+        OSError: if the weights cannot be written.
+    """
+    folder = Path(run)
+    card = checkpoint.read_run(folder)
+    if card.get("recipe") not in TASKS:
+        raise checkpoint.RunError(
+            f"{folder} holds a run of {card.get('recipe')!r}; exported here are {sorted(TASKS)}."
+        )
+    kind = TASKS[card["recipe"]]
+    task = kind.of(card)
+    state = checkpoint.restore(folder, task.variables())
+    if state.epoch == 0:
+        raise FileNotFoundError(f"The run in {folder} has no checkpoint yet: train it first.")
+    model = task.averaged()
+    weights.assign(model, weights.model_arrays(model, "float16"))  # measure what is written
+    card |= {
+        "epochs": state.epoch,
+        "images": state.epoch * EPOCH,
+        "hours": round(state.seconds / 3600, 3),
+        "hardware": bench.environment(),
+        "metrics": dict(metrics(model)) if metrics else {},
+    }
+    weights.save(path, weights.model_arrays(model, "float16"), card)
+    return card

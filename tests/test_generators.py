@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genlib.models import coarse_to_fine, sampling
-from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig, grid, pyramid
+from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig, finest, pyramid
 from genlib.models.flow import Flow, FlowConfig, interpolate
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
-from genlib.models.speller import Speller, letters
-from genlib.models.tokenizer import latents_to_codes
+from genlib.models.speller import Speller
+from genlib.models.tokenizer import codes_to_tokens, latents_to_codes, tokens_to_codes
 from genlib.models.transformer import TransformerConfig
 
 SHAPE = TransformerConfig(2, 16, heads=2, kv_heads=1, hidden=32)
@@ -19,11 +19,11 @@ TEXT = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
 
 
 def image_gpt():
-    return ImageGPT(ImageGPTConfig(SHAPE, letters=(4, 6), text_width=6, prefix=2))
+    return ImageGPT(ImageGPTConfig(SHAPE, codes=6, text_width=6, prefix=2))
 
 
 def coarse():
-    return CoarseToFine(CoarseToFineConfig(SHAPE, letters=(4, 6), text_width=6, prefix=2))
+    return CoarseToFine(CoarseToFineConfig(SHAPE, codes=6, text_width=6, prefix=2))
 
 
 def flow():
@@ -83,8 +83,8 @@ def test_keys_and_values_change_no_code(make, guidance):
     fast = model.sample(TEXT, seed=3, guidance=guidance, top_k=9)
     slow = model.sample(TEXT, seed=3, guidance=guidance, top_k=9, cached=False)
     np.testing.assert_array_equal(fast, slow)
-    assert fast.shape == (2, 8, 8)
-    assert 0 <= fast.min() <= fast.max() < 24
+    assert fast.shape == (2, 16, 16)
+    assert 0 <= fast.min() <= fast.max() < 6
 
 
 @pytest.mark.parametrize("solver", ["euler", "midpoint"])
@@ -95,7 +95,7 @@ def test_a_compiled_loop_follows_the_same_path(solver, guidance):
     fast = model.sample(TEXT, **options)
     slow = model.sample(TEXT, **options, compiled=False)
     np.testing.assert_allclose(fast, slow, atol=1e-5)
-    assert fast.shape == (2, 8, 8, 2)
+    assert fast.shape == (2, 16, 16, 2)
 
 
 @pytest.mark.parametrize("make", [image_gpt, coarse, flow])
@@ -107,11 +107,11 @@ def test_an_image_does_not_depend_on_its_batch(make):
 
 def test_image_gpt_looks_back_only():
     model, rng = image_gpt(), np.random.default_rng(0)
-    codes = rng.integers(0, 24, (2, 64))
-    before = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
-    codes[:, 40] = (codes[:, 40] + 1) % 24
-    after = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
-    np.testing.assert_allclose(before[:, :40], after[:, :40], atol=1e-6)
+    tokens = rng.integers(0, 6, (2, 64, 4))
+    before = keras.ops.convert_to_numpy(model({"text": TEXT, "tokens": tokens}))
+    tokens[:, 40, 1] = (tokens[:, 40, 1] + 1) % 6
+    after = keras.ops.convert_to_numpy(model({"text": TEXT, "tokens": tokens}))
+    np.testing.assert_allclose(before[:, :40], after[:, :40], atol=1e-5)
     assert np.all(np.abs(before[:, 41:] - after[:, 41:]).max(1) > 1e-6)
 
 
@@ -120,28 +120,38 @@ def test_a_group_sees_the_earlier_ones_only(group):
     model, rng = coarse(), np.random.default_rng(0)
     end = sum(coarse_to_fine.GROUPS[: group + 1])
     start = end - coarse_to_fine.GROUPS[group]
-    codes = rng.integers(0, 24, (2, coarse_to_fine.LENGTH))
-    before = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
-    codes[:, start] = (codes[:, start] + 1) % 24
-    after = keras.ops.convert_to_numpy(model({"text": TEXT, "codes": codes}))
+    tokens = rng.integers(0, 6, (2, coarse_to_fine.LENGTH, 4))
+    before = keras.ops.convert_to_numpy(model({"text": TEXT, "tokens": tokens}))
+    tokens[:, start, 0] = (tokens[:, start, 0] + 1) % 6
+    after = keras.ops.convert_to_numpy(model({"text": TEXT, "tokens": tokens}))
     unmoved = [place for place in range(end) if place != start]
-    np.testing.assert_allclose(before[:, unmoved], after[:, unmoved], atol=1e-6)
+    np.testing.assert_allclose(before[:, unmoved], after[:, unmoved], atol=1e-5)
     if end < coarse_to_fine.LENGTH:  # the next group reads it
         assert np.abs(before[:, end:] - after[:, end:]).max() > 1e-6
 
 
-def test_the_pyramid_holds_averaged_latents_and_gives_the_grid_back():
-    latents = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 2)).astype(np.float32)
-    codes = pyramid(latents, (4, 6))
-    assert codes.shape == (2, coarse_to_fine.LENGTH)
-    np.testing.assert_array_equal(codes[:, 0], latents_to_codes(latents.mean((1, 2)), (4, 6)))
+def test_the_pyramid_holds_averaged_latents_and_gives_the_codes_back():
+    latents = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 2)).astype(np.float32)
+    tokens = pyramid(latents, (4, 6))
+    assert tokens.shape == (2, coarse_to_fine.LENGTH, 4)
+    corner = latents_to_codes(latents[:, :8, :8].mean((1, 2)), (4, 6))
+    np.testing.assert_array_equal(tokens[:, 0, 0], corner)
     corner = latents_to_codes(latents[:, :2, :2].mean((1, 2)), (4, 6))
-    np.testing.assert_array_equal(codes[:, 5], corner)
-    np.testing.assert_array_equal(grid(codes), latents_to_codes(latents, (4, 6)))
+    np.testing.assert_array_equal(tokens[:, 5, 0], corner)
+    np.testing.assert_array_equal(finest(tokens), latents_to_codes(latents, (4, 6)))
 
 
-def test_each_code_reads_the_same_part_of_the_image():
-    # Where each of the 85 codes lies: its row and column in the finest grid.
+def test_a_token_is_two_by_two_codes():
+    codes = np.arange(16).reshape(1, 4, 4)
+    tokens = codes_to_tokens(codes)
+    np.testing.assert_array_equal(
+        tokens[0], [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    )
+    np.testing.assert_array_equal(tokens_to_codes(tokens), codes)
+
+
+def test_each_token_reads_the_same_part_of_the_image():
+    # Where each of the 85 tokens lies: its row and column in the finest grid.
     rows, columns = np.divmod(np.arange(64), 8)
     for values in (rows, columns):
         of = np.concatenate(
@@ -159,33 +169,34 @@ def test_each_code_reads_the_same_part_of_the_image():
 
 # ---------------------------------------------------------------- letters
 
+WORDS = np.array([[a, b] for a in range(3) for b in range(3)], np.int32)
 
-def test_a_word_is_as_likely_as_its_letters_and_all_words_add_up_to_one():
-    speller = Speller((3, 4), width=8, seed=0)
+
+def likelihoods(speller, y):
+    logs = speller.log_probability(np.repeat(y, len(WORDS), axis=0), WORDS)
+    return np.exp(keras.ops.convert_to_numpy(logs))
+
+
+def test_all_words_add_up_to_one():
+    speller = Speller(3, letters=2, width=8, seed=0)
     y = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
-    codes = np.arange(12, dtype=np.int32)
-    logs = keras.ops.convert_to_numpy(speller.log_probability(np.tile(y, (12, 1)), codes))
-    assert np.exp(logs).sum() == pytest.approx(1, abs=1e-5)
+    assert likelihoods(speller, y).sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_drawn_words_follow_their_probability():
-    speller, n = Speller((3, 4), width=8, seed=0), 20_000
-    y = np.random.default_rng(0).standard_normal((1, 1, 8)).astype(np.float32)
+    speller, n = Speller(3, letters=2, width=8, seed=0), 20_000
+    y = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
     uniform = np.random.default_rng(1).random((n, 1, 2), dtype=np.float32)
-    drawn = keras.ops.convert_to_numpy(speller.pick(np.tile(y, (n, 1, 1)), uniform)).ravel()
-    codes = np.arange(12, dtype=np.int32)
-    logs = keras.ops.convert_to_numpy(speller.log_probability(np.tile(y[0], (12, 1)), codes))
-    np.testing.assert_allclose(np.bincount(drawn, minlength=12) / n, np.exp(logs), atol=0.015)
+    drawn = keras.ops.convert_to_numpy(speller.pick(np.repeat(y[None], n, axis=0), uniform))
+    shares = np.bincount(drawn[:, 0] @ [3, 1], minlength=9) / n
+    np.testing.assert_allclose(shares, likelihoods(speller, y), atol=0.015)
 
 
-def test_letters_spell_the_code():
-    codes = np.arange(24)
-    first, second = letters(codes, (4, 6))
-    np.testing.assert_array_equal(first + 4 * second, codes)
+# ---------------------------------------------------------------- flow
 
 
 def test_flow_starts_at_noise_and_ends_at_the_image():
-    noise, image = np.zeros((1, 8, 8, 2)), np.ones((1, 8, 8, 2))
+    noise, image = np.zeros((1, 16, 16, 2)), np.ones((1, 16, 16, 2))
     for time, value in ((0.0, 0.0), (0.25, 0.25), (1.0, 1.0)):
         np.testing.assert_allclose(interpolate(noise, image, np.array([time])), value)
 
@@ -193,8 +204,8 @@ def test_flow_starts_at_noise_and_ends_at_the_image():
 def test_a_constant_velocity_is_followed_exactly():
     shape = TransformerConfig(1, 8, heads=2, kv_heads=2, hidden=8, modulated=True)
     model = Flow(FlowConfig(shape, channels=2, spread=1.0, text_width=6))
-    model.head.bias.assign([1.0, -2.0])  # the kernel is zero: the velocity is the bias
-    noise = sampling.normals(2, (8, 8, 2), seed=0)
+    model.head.bias.assign([1.0, -2.0] * 4)  # the kernel is zero: the velocity is the bias
+    noise = sampling.normals(2, (16, 16, 2), seed=0)
     np.testing.assert_allclose(
         model.sample(TEXT, 0, steps=7), noise + np.array([1.0, -2.0]), atol=1e-5
     )

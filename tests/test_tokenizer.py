@@ -16,7 +16,7 @@ from genlib.models.tokenizer import (
     reconstruction_loss,
 )
 
-SMALL = TokenizerConfig(levels=(8, 5), width=8, deep_width=8, pixel_width=4)
+SMALL = TokenizerConfig(levels=(8, 5), width=8, pixel_width=4)
 
 
 @given(st.lists(st.integers(0, 8 * 5 * 3 - 1), min_size=1, max_size=20))
@@ -35,16 +35,16 @@ def test_every_latent_goes_to_its_nearest_level():
 
 
 def test_the_number_of_codes_is_the_product_of_the_levels():
-    assert TokenizerConfig().codes == 4096
-    corner = np.ones((1, 4))
-    assert latents_to_codes(corner, TokenizerConfig().levels) == 4095
+    assert TokenizerConfig().codes == 512
+    corner = np.ones((1, 3))
+    assert latents_to_codes(corner, TokenizerConfig().levels) == 511
 
 
 def test_shapes_and_types_of_the_way_there_and_back():
     tokenizer = Tokenizer(SMALL)
     images = scenes.scenes(3).images
     codes = tokenizer.encode(images)
-    assert codes.shape == (3, 8, 8)
+    assert codes.shape == (3, 16, 16)
     assert codes.dtype == np.int32
     assert tokenizer.decode(codes).shape == images.shape
     assert tokenizer.decode(codes).dtype == np.uint8
@@ -81,7 +81,7 @@ def test_training_improves_reconstructions_through_the_rounding():
         (lambda t: t.encode(np.zeros((1, 64, 64, 3), np.float32)), "uint8 images"),
         (lambda t: t.encode(np.zeros((1, 32, 32, 3), np.uint8)), "uint8 images"),
         (lambda t: t.decode(np.zeros((1, 8, 8, 3), np.float32)), "decodes int codes"),
-        (lambda t: t.decode(np.full((1, 8, 8), 40)), "this tokenizer has 0 to 39"),
+        (lambda t: t.decode(np.full((1, 16, 16), 40)), "this tokenizer has 0 to 39"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -1,8 +1,8 @@
-"""Coarse to fine: a thumbnail of codes first, then finer grids, many codes in one go.
+"""Coarse to fine: a thumbnail first, then finer grids, many tokens in one go.
 
-Three thumbnails of 1×1, 2×2 and 4×4 codes, which are those of the image's latents, averaged; then
-the 8×8 codes themselves in four passes, each of which fills one place in every 2×2 block. A pass
-draws all its codes in one forward, so an image takes 7 forwards, where code after code takes 64.
+Three thumbnails of 1×1, 2×2 and 4×4 tokens, which are those of the image's latents, averaged; then
+the 8×8 tokens themselves in four passes, each of which fills one place in every 2×2 block. A pass
+draws all its tokens in one forward, so an image takes 7 forwards, where token after token takes 64.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from keras import ops
 from genlib import backend
 from genlib.models import sampling
 from genlib.models.speller import Speller, check_text, embedding, linear
-from genlib.models.tokenizer import latents_to_codes
+from genlib.models.tokenizer import codes_to_tokens, latents_to_codes, tokens_to_codes
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
 
-THUMBNAILS = (1, 2, 4)  # sides
-GRID = 8
+THUMBNAILS = (1, 2, 4)  # tokens along a side
+SIDE = 8  # of the finest grid
+LETTERS = 4  # codes of a token
 PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column in each 2×2 block of the finest grid
-GROUPS = (1, 4, 16, 16, 16, 16, 16)  # codes that are drawn together
-LENGTH = sum(GROUPS)  # 85 codes
+GROUPS = (1, 4, 16, 16, 16, 16, 16)  # tokens that are drawn together
+LENGTH = sum(GROUPS)  # 85 tokens
 _ENDS = tuple(np.cumsum(GROUPS).tolist())
 
 
@@ -35,41 +36,41 @@ class CoarseToFineConfig:
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(6, 192, heads=6, kv_heads=2, hidden=384)
     )
-    letters: tuple[int, ...] = (512, 512)  # of the tokenizer's codes
+    codes: int = 512  # of the tokenizer
     text_width: int = 128
     prefix: int = 4  # tokens that carry the text
 
 
 def pyramid(latents: np.ndarray, levels: tuple[int, ...]) -> np.ndarray:
-    """Returns the codes of all groups, coarse to fine.
+    """Returns the tokens of all groups, coarse to fine.
 
     Args:
-        latents: float `(n, 8, 8, channels)` in [-1, 1].
+        latents: float `(n, 16, 16, channels)` in [-1, 1].
         levels: of the tokenizer.
 
     Returns:
-        int32 `(n, 85)`: the thumbnails of 1, 4 and 16 codes, row by row, then four times 16.
+        int32 `(n, 85, 4)`: thumbnails of 1, 4 and 16 tokens, row by row, then four times 16.
     """
-    groups = []
+    n, groups = len(latents), []
     for side in THUMBNAILS:
-        block = GRID // side
-        split = latents.reshape(len(latents), side, block, side, block, -1)
-        groups.append(latents_to_codes(split.mean((2, 4)), levels))
-    finest = latents_to_codes(latents, levels)
-    groups += [finest[:, row::2, column::2] for row, column in PASSES]
-    return np.concatenate([group.reshape(len(latents), -1) for group in groups], 1)
+        block = SIDE // side
+        split = latents.reshape(n, 2 * side, block, 2 * side, block, -1)
+        groups.append(codes_to_tokens(latents_to_codes(split.mean((2, 4)), levels)))
+    finest = codes_to_tokens(latents_to_codes(latents, levels)).reshape(n, SIDE, SIDE, LETTERS)
+    groups += [finest[:, r::2, c::2].reshape(n, -1, LETTERS) for r, c in PASSES]
+    return np.concatenate(groups, 1)
 
 
-def grid(codes: np.ndarray) -> np.ndarray:
-    """Returns the finest grid, int32 `(n, 8, 8)`, of all codes `(n, 85)`."""
-    finest = np.empty((len(codes), GRID, GRID), np.int32)
+def finest(tokens: np.ndarray) -> np.ndarray:
+    """Returns the codes of the finest grid, int32 `(n, 16, 16)`, of all tokens `(n, 85, 4)`."""
+    whole = np.empty((len(tokens), SIDE, SIDE, LETTERS), np.int32)
     for (row, column), end in zip(PASSES, _ENDS[len(THUMBNAILS) :], strict=True):
-        finest[:, row::2, column::2] = codes[:, end - 16 : end].reshape(-1, 4, 4)
-    return finest
+        whole[:, row::2, column::2] = tokens[:, end - 16 : end].reshape(-1, 4, 4, LETTERS)
+    return tokens_to_codes(whole.reshape(len(tokens), -1, LETTERS))
 
 
 def _parents() -> np.ndarray:
-    """Returns for each of the 85 places which earlier code it reads; place 0 reads none.
+    """Returns for each of the 85 places which earlier token it reads; place 0 reads none.
 
     A place of a thumbnail reads the one above it; the first pass reads the 4×4 thumbnail; each
     later pass reads the pass before it, in the same block.
@@ -90,8 +91,8 @@ _PARENT = _parents()
 class CoarseToFine(keras.Model):
     """Text embeddings to codes, group after group.
 
-    A token sees the text, the earlier groups and its own group. What it reads in is a code of the
-    group before, at the same part of the image; what it gives out is the code in its place.
+    A token sees the text, the earlier groups and its own group. What it reads in is a token of
+    the group before, at the same part of the image; what it gives out is the one in its place.
 
     Args:
         config: shape.
@@ -100,7 +101,7 @@ class CoarseToFine(keras.Model):
     Reference: Tian et al., 2024, arXiv:2404.02905 (next-scale prediction). There a scale encodes
     what the coarser ones left over; here it encodes the averaged latents, so that one plain
     tokenizer serves all models. There the finest scale is drawn at once; here in four passes,
-    since codes that are drawn together cannot agree on a detail that they share.
+    since tokens that are drawn together cannot agree on a detail that they share.
     """
 
     kind = "codes"
@@ -112,35 +113,34 @@ class CoarseToFine(keras.Model):
         width = c.transformer.width
         self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
         self.place = embedding(LENGTH, width, seed + 2)
-        self.speller = Speller(c.letters, width, seed + 3)
+        self.speller = Speller(c.codes, LETTERS, width, seed + 3)
         self.built = True
         group = np.repeat(np.arange(-1, len(GROUPS)), (c.prefix, *GROUPS))
         self._mask = group[None, :] <= group[:, None]  # block-causal: all of a group at once
         self._loops: dict[Any, Any] = {}
 
     def call(self, inputs: dict[str, Any]) -> Any:
-        """Tells how likely each code is after the earlier groups, as training needs.
+        """Tells how likely each token is after the earlier groups, as training needs.
 
         Args:
-            inputs: `"text"`, float `(b, text_width)`, and `"codes"`, int `(b, 85)`.
+            inputs: `"text"`, float `(b, text_width)`, and `"tokens"`, int `(b, 85, 4)`.
 
         Returns:
             Natural logarithms of the probabilities, `(b, 85)`.
         """
-        x = ops.concatenate(
-            [self._prefix(inputs["text"]), self._tokens(inputs["codes"], 0, LENGTH)], axis=1
-        )
+        text, tokens = inputs["text"], inputs["tokens"]
+        x = ops.concatenate([self._prefix(text), self._embed(tokens, 0, LENGTH)], axis=1)
         y = self.transformer(x, mask=self._mask)[:, self.config.prefix :]
-        return self.speller.log_probability(y, inputs["codes"])
+        return self.speller.log_probability(y, tokens)
 
     def _prefix(self, text: Any) -> Any:
         width = self.config.transformer.width
         return ops.reshape(self.read_text(text), (-1, self.config.prefix, width))
 
-    def _tokens(self, codes: Any, start: int, end: int) -> Any:
-        """Embeds places `start` to `end`, each with the code that it reads."""
-        above = self.speller.embed(ops.take(codes, _PARENT[start:end], axis=1))
-        if start == 0:  # the coarsest code reads nothing
+    def _embed(self, tokens: Any, start: int, end: int) -> Any:
+        """Embeds places `start` to `end`, each with the token that it reads."""
+        above = self.speller.embed(ops.take(tokens, _PARENT[start:end], axis=1))
+        if start == 0:  # the coarsest token reads nothing
             above = above * ops.convert_to_tensor((np.arange(end) > 0).astype("float32")[:, None])
         return above + self.place(np.arange(start, end, dtype="int32"))[None]
 
@@ -159,14 +159,14 @@ class CoarseToFine(keras.Model):
         """Draws one image for each text; the arguments are those of `ImageGPT.sample`.
 
         Returns:
-            Codes, int32 `(n, 8, 8)`.
+            Codes, int32 `(n, 16, 16)`.
 
         Raises:
             ValueError: if `text` has another shape, or an option is out of range.
         """
         text = check_text(text, self.config.text_width)
-        parts = len(self.config.letters)
-        uniform = sampling.uniforms(len(text), LENGTH * parts, seed).reshape(-1, LENGTH, parts)
+        uniform = sampling.uniforms(len(text), LENGTH * LETTERS, seed)
+        uniform = uniform.reshape(-1, LENGTH, LETTERS)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         options["guidance"] = guidance
         if guidance != 1.0:
@@ -178,24 +178,24 @@ class CoarseToFine(keras.Model):
                 return self._draw(text, uniform, cached, **options)
 
             self._loops[key] = backend.compile_step(run, self.variables, xla=xla)
-        return grid(backend.to_numpy(self._loops[key](text, uniform)))
+        return finest(backend.to_numpy(self._loops[key](text, uniform)))
 
     def _draw(self, text: Any, uniform: Any, cached: bool, **options: Any) -> Any:
         prefix, n = self.config.prefix, ops.shape(uniform)[0]
         copies = 1 if options["guidance"] == 1.0 else 2
-        x, codes = self._prefix(text), ops.zeros((n, 0), "int32")
+        x, tokens = self._prefix(text), ops.zeros((n, 0, LETTERS), "int32")
         if cached:
             cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH)
             _, cache = self.transformer(x, cache=cache, mask="full")
         for start, end in zip((0, *_ENDS), _ENDS, strict=False):
-            known = ops.tile(ops.pad(codes, ((0, 0), (0, 1))), (copies, 1))
-            tokens = self._tokens(known, start, end)
+            known = ops.tile(ops.pad(tokens, ((0, 0), (0, 1), (0, 0))), (copies, 1, 1))
+            new = self._embed(known, start, end)
             if cached:
-                y, cache = self.transformer(tokens, start=prefix + start, cache=cache, mask="full")
+                y, cache = self.transformer(new, start=prefix + start, cache=cache, mask="full")
             else:
-                x = ops.concatenate([x, tokens], axis=1)
+                x = ops.concatenate([x, new], axis=1)
                 seen = self._mask[: prefix + end, : prefix + end]
                 y = self.transformer(x, mask=seen)[:, prefix + start :]
             chosen = self.speller.pick(y, uniform[:, start:end], **options)
-            codes = ops.concatenate([codes, chosen], axis=1)
-        return codes
+            tokens = ops.concatenate([tokens, chosen], axis=1)
+        return tokens

@@ -1,8 +1,8 @@
 """Rectified flow: noise moves along straight lines to the latents of an image.
 
 The network looks at a point between noise and image and says which way the image lies, its
-velocity. Sampling starts from noise and follows the velocity in small steps. All 64 latents of
-an image move at once, so the number of forwards is the number of steps, whatever the grid.
+velocity. Sampling starts from noise and follows the velocity in small steps. All latents of an
+image move at once, so the number of forwards is the number of steps, whatever the grid.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from keras import ops
 from genlib import backend
 from genlib.models import sampling
 from genlib.models.speller import check_text, embedding, linear
+from genlib.models.tokenizer import GRID, to_depth, to_space
 from genlib.models.transformer import Transformer, TransformerConfig
 
-GRID = 8
+SIDE = GRID // 2  # a token holds 2×2 latents
 SOLVERS = {"euler": 1, "midpoint": 2}  # forwards per step
 _FREQUENCIES = np.exp(np.linspace(0, np.log(200), 32)).astype(np.float32)
 
@@ -33,7 +34,7 @@ class FlowConfig:
             6, 192, heads=6, kv_heads=6, hidden=384, modulated=True
         )
     )
-    channels: int = 6  # of a latent
+    channels: int = 3  # of a latent
     spread: float = 0.5  # standard deviation of the latents, which the network sees divided by it
     text_width: int = 128
 
@@ -42,7 +43,7 @@ def interpolate(noise: np.ndarray, latents: np.ndarray, time: np.ndarray) -> np.
     """Returns the points `(1 - t) noise + t latents`: noise at time 0, the image at time 1.
 
     Args:
-        noise: float `(n, 8, 8, channels)`.
+        noise: float `(n, 16, 16, channels)`.
         latents: of the same shape.
         time: float `(n,)` in [0, 1].
 
@@ -73,9 +74,9 @@ class Flow(keras.Model):
         self.read_text = linear(c.text_width, width, seed + 1)
         self.read_time = linear(2 * len(_FREQUENCIES), width, seed + 2)
         self.mix = linear(width, width, seed + 3)
-        self.read = linear(c.channels, width, seed + 4)
-        self.place = embedding(GRID * GRID, width, seed + 5)
-        self.head = linear(width, c.channels, seed + 6, zero=True)
+        self.read = linear(4 * c.channels, width, seed + 4)
+        self.place = embedding(SIDE * SIDE, width, seed + 5)
+        self.head = linear(width, 4 * c.channels, seed + 6, zero=True)
         self.built = True
         self._loops: dict[Any, Any] = {}
 
@@ -83,20 +84,21 @@ class Flow(keras.Model):
         """Predicts velocities.
 
         Args:
-            inputs: `"x"`, points `(b, 8, 8, channels)`; `"time"`, `(b,)` in [0, 1]; `"text"`,
+            inputs: `"x"`, points `(b, 16, 16, channels)`; `"time"`, `(b,)` in [0, 1]; `"text"`,
                 `(b, text_width)`, zeros for none. All float32.
 
         Returns:
-            `(b, 8, 8, channels)`, in units of the latents' spread.
+            `(b, 16, 16, channels)`, in units of the latents' spread.
         """
         x, time, text = inputs["x"], inputs["time"], inputs["text"]
         angles = time[:, None] * _FREQUENCIES
         waves = ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=1)
         condition = self.mix(ops.silu(self.read_time(waves) + self.read_text(text)))
-        tokens = self.read(ops.reshape(x, (-1, GRID * GRID, self.config.channels)))
-        tokens = tokens + self.place(np.arange(GRID * GRID, dtype="int32"))[None]
-        y = self.transformer(tokens, mask="full", condition=condition)
-        return ops.reshape(self.head(y), (-1, GRID, GRID, self.config.channels))
+        blocks = to_depth(x, 2)
+        tokens = self.read(ops.reshape(blocks, (-1, SIDE * SIDE, 4 * self.config.channels)))
+        tokens = tokens + self.place(np.arange(SIDE * SIDE, dtype="int32"))[None]
+        y = self.head(self.transformer(tokens, mask="full", condition=condition))
+        return to_space(ops.reshape(y, (-1, SIDE, SIDE, 4 * self.config.channels)), 2)
 
     def sample(
         self,
@@ -122,7 +124,7 @@ class Flow(keras.Model):
             xla: compile with XLA.
 
         Returns:
-            Latents, float32 `(n, 8, 8, channels)`.
+            Latents, float32 `(n, 16, 16, channels)`.
 
         Raises:
             ValueError: if `text` has another shape, or an option is out of range.

@@ -1,8 +1,8 @@
-"""Image GPT: an image is a sentence of 64 codes, written one after another.
+"""Image GPT: an image is a sentence of 64 tokens, written one after another.
 
-The text comes first, as a few prefix tokens; then each code is drawn from what the transformer
-makes of everything before it. The textbook way runs the whole sentence again for every code; the
-fast way keeps keys and values, so a code costs one token. Both draw the same images.
+The text comes first, as a few prefix tokens; then each token is drawn from what the transformer
+makes of everything before it. The textbook way runs the whole sentence again for every token; the
+fast way keeps keys and values, so a token costs a forward of one. Both draw the same images.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from keras import ops
 from genlib import backend
 from genlib.models import sampling
 from genlib.models.speller import Speller, check_text, embedding, linear
+from genlib.models.tokenizer import tokens_to_codes
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
 
-GRID = 8
-LENGTH = GRID * GRID
+LENGTH = 64  # tokens, of four codes each
+LETTERS = 4
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class ImageGPTConfig:
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(6, 192, heads=6, kv_heads=2, hidden=384)
     )
-    letters: tuple[int, ...] = (512, 512)  # of the tokenizer's codes
+    codes: int = 512  # of the tokenizer
     text_width: int = 128  # of a text embedding
     prefix: int = 4  # tokens that carry the text
 
 
 class ImageGPT(keras.Model):
-    """Text embeddings to codes.
+    """Text embeddings to codes, token by token.
 
     Args:
         config: shape.
@@ -54,42 +55,42 @@ class ImageGPT(keras.Model):
         self.transformer = Transformer(c.transformer, seed)
         width = c.transformer.width
         self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
-        self.place = embedding(LENGTH, width, seed + 2)  # where the next code goes
-        self.speller = Speller(c.letters, width, seed + 3)
+        self.place = embedding(LENGTH, width, seed + 2)  # where the next token goes
+        self.speller = Speller(c.codes, LETTERS, width, seed + 3)
         self.built = True
         self._textbook: dict[Any, Any] = {}
         self._loops: dict[Any, Any] = {}
 
     def call(self, inputs: dict[str, Any]) -> Any:
-        """Tells how likely each code is after those before it, as training needs.
+        """Tells how likely each token is after those before it, as training needs.
 
         Args:
-            inputs: `"text"`, float `(b, text_width)`, and `"codes"`, int `(b, 64)`.
+            inputs: `"text"`, float `(b, text_width)`, and `"tokens"`, int `(b, 64, 4)`.
 
         Returns:
             Natural logarithms of the probabilities, `(b, 64)`.
         """
         return self.speller.log_probability(
-            self._states(inputs["text"], inputs["codes"]), inputs["codes"]
+            self._states(inputs["text"], inputs["tokens"]), inputs["tokens"]
         )
 
-    def _states(self, text: Any, codes: Any) -> Any:
-        """Returns what the transformer says before each code, `(b, 64, width)`."""
-        x = ops.concatenate([self._prefix(text), self._tokens(codes[:, :-1], 0)], axis=1)
+    def _states(self, text: Any, tokens: Any) -> Any:
+        """Returns what the transformer says before each token, `(b, 64, width)`."""
+        x = ops.concatenate([self._prefix(text), self._embed(tokens[:, :-1], 0)], axis=1)
         return self.transformer(x)[:, self.config.prefix - 1 :]
 
     def _prefix(self, text: Any) -> Any:
         width = self.config.transformer.width
         x = ops.reshape(self.read_text(text), (-1, self.config.prefix, width))
-        # The last prefix token already asks for the code at place 0.
+        # The last prefix token already asks for the token at place 0.
         return x + ops.pad(
             self.place(ops.zeros((1, 1), "int32")), ((0, 0), (x.shape[1] - 1, 0), (0, 0))
         )
 
-    def _tokens(self, codes: Any, start: Any) -> Any:
-        """Embeds codes at places from `start` on; each asks for the place after its own."""
-        places = start + 1 + ops.arange(codes.shape[1])
-        return self.speller.embed(codes) + self.place(ops.minimum(places, LENGTH - 1))[None]
+    def _embed(self, tokens: Any, start: Any) -> Any:
+        """Embeds tokens at places from `start` on; each asks for the place after its own."""
+        places = start + 1 + ops.arange(tokens.shape[1])
+        return self.speller.embed(tokens) + self.place(ops.minimum(places, LENGTH - 1))[None]
 
     def sample(
         self,
@@ -114,45 +115,45 @@ class ImageGPT(keras.Model):
             guidance: above 1, moves the logits away from those without text (Ho and Salimans,
                 2022, arXiv:2207.12598); doubles the work.
             cached: keep keys and values in one compiled loop; else run the whole sentence anew
-                for every code.
+                for every token.
             xla: compile the cached loop with XLA.
 
         Returns:
-            Codes, int32 `(n, 8, 8)`.
+            Codes, int32 `(n, 16, 16)`.
 
         Raises:
             ValueError: if `text` has another shape, or an option is out of range.
         """
         text = check_text(text, self.config.text_width)
-        parts = len(self.config.letters)
-        uniform = sampling.uniforms(len(text), LENGTH * parts, seed).reshape(-1, LENGTH, parts)
+        uniform = sampling.uniforms(len(text), LENGTH * LETTERS, seed)
+        uniform = uniform.reshape(-1, LENGTH, LETTERS)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         if guidance != 1.0:  # the second half of the batch has no text
             text = np.concatenate([text, np.zeros_like(text)])
         run = self._loop if cached else self._whole
-        codes = run(text, uniform, guidance=guidance, xla=xla, **options)
-        return backend.to_numpy(codes).reshape(-1, GRID, GRID)
+        tokens = run(text, uniform, guidance=guidance, xla=xla, **options)
+        return tokens_to_codes(backend.to_numpy(tokens))
 
     def _whole(self, text: Any, uniform: Any, xla: bool, **options: Any) -> Any:
         """The textbook's way: 64 forwards of the whole sentence."""
         key = (xla, *options.values())
         if key not in self._textbook:
 
-            def choose(text: Any, codes: Any, place: Any, uniform: Any) -> Any:
-                y = ops.take(self._states(text, codes), place[None], axis=1)
+            def choose(text: Any, tokens: Any, place: Any, uniform: Any) -> Any:
+                y = ops.take(self._states(text, tokens), place[None], axis=1)
                 return self.speller.pick(y, uniform, **options)
 
             self._textbook[key] = backend.compile_step(choose, self.variables, xla=xla)
-        codes = np.zeros((len(text), LENGTH), np.int32)
+        tokens = np.zeros((len(text), LENGTH, LETTERS), np.int32)
         copies = len(text) // len(uniform)
         for place in range(LENGTH):
             here = uniform[:, place : place + 1]
-            chosen = self._textbook[key](text, codes, np.int32(place), here)
-            codes[:, place] = np.tile(backend.to_numpy(chosen)[:, 0], copies)
-        return codes[: len(uniform)]
+            chosen = self._textbook[key](text, tokens, np.int32(place), here)
+            tokens[:, place] = np.tile(backend.to_numpy(chosen)[:, 0], (copies, 1))
+        return tokens[: len(uniform)]
 
     def _loop(self, text: Any, uniform: Any, xla: bool, **options: Any) -> Any:
-        """The language model's way: one token per code, keys and values kept, all compiled."""
+        """The language model's way: forwards of one token, keys and values kept, all compiled."""
         key = (xla, *options.values())
         if key not in self._loops:
 
@@ -168,15 +169,16 @@ class ImageGPT(keras.Model):
         cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH - 1)
         y, cache = self.transformer(self._prefix(text), cache=cache)
         first = self.speller.pick(y[:, -1:], uniform[:, :1], **options)
-        codes = ops.slice_update(ops.zeros((n, LENGTH), "int32"), (0, 0), first)
+        tokens = ops.zeros((n, LENGTH, LETTERS), "int32")
+        tokens = ops.slice_update(tokens, (0, 0, 0), first)
 
-        def step(place: Any, codes: Any, cache: Any) -> Any:
-            last = ops.tile(ops.slice(codes, (0, place - 1), (n, 1)), (copies, 1))
-            x = self._tokens(last, place - 1)
+        def step(place: Any, tokens: Any, cache: Any) -> Any:
+            last = ops.slice(tokens, (0, place - 1, 0), (n, 1, LETTERS))
+            x = self._embed(ops.tile(last, (copies, 1, 1)), place - 1)
             y, cache = self.transformer(x, start=prefix + place - 1, cache=cache)
-            here = ops.slice(uniform, (0, place, 0), (n, 1, uniform.shape[2]))
+            here = ops.slice(uniform, (0, place, 0), (n, 1, LETTERS))
             chosen = self.speller.pick(y, here, **options)
-            return place + 1, ops.slice_update(codes, (0, place), chosen), cache
+            return place + 1, ops.slice_update(tokens, (0, place, 0), chosen), cache
 
-        start = (ops.convert_to_tensor(1, "int32"), codes, cache)
-        return ops.while_loop(lambda place, codes, cache: place < LENGTH, step, start)[1]
+        start = (ops.convert_to_tensor(1, "int32"), tokens, cache)
+        return ops.while_loop(lambda place, tokens, cache: place < LENGTH, step, start)[1]

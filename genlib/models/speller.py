@@ -1,9 +1,9 @@
-"""How a transformer reads and writes the tokenizer's codes.
+"""How a transformer reads and writes tokens of several codes.
 
-There are 262,144 codes, too many for one table of embeddings or one softmax. So a code is a word
-of two letters, of 512 each. Reading adds the embeddings of the letters; writing draws the first
-letter, then the second, which knows the first. The probability of a code is the product of the
-two, so nothing is approximated, and the tables shrink from 262,144 rows to 1,024.
+A token is a block of 2×2 codes, each one of 512: 512⁴ different tokens, too many for one table of
+embeddings or one softmax. So a token is a word of four letters. Reading adds the embeddings of
+the letters; writing draws letter after letter, each of which knows those before it. The
+probability of a token is the product of the four, so nothing is approximated.
 """
 
 from __future__ import annotations
@@ -17,74 +17,54 @@ from keras import layers, ops
 from genlib.models import sampling
 
 
-def letters(codes: Any, sizes: tuple[int, ...]) -> list[Any]:
-    """Splits codes into letters, the first one the fastest to change.
-
-    Args:
-        codes: int32 `(...)`.
-        sizes: how many values each letter has.
-
-    Returns:
-        One int32 `(...)` for each letter.
-
-    Example:
-        >>> letters(np.array([7]), (3, 4))
-        [array([1]), array([2])]
-    """
-    split = []
-    for size in sizes:
-        split.append(codes % size)
-        codes = codes // size
-    return split
-
-
 class Speller(layers.Layer):
     """Embeddings before a transformer, and the choice of codes behind it.
 
     Args:
-        sizes: of the letters; their product is the number of codes.
+        codes: how many values a letter has.
+        letters: in a token.
         width: numbers per token of the transformer.
         seed: of the initial weights.
 
-    Reference: Lee et al., 2022, arXiv:2203.01941, whose small second transformer draws the parts
-    of a code; here one hidden layer does.
+    Reference: Lee et al., 2022, arXiv:2203.01941, whose small second transformer draws the codes
+    of a place; here one hidden layer does.
     """
 
-    def __init__(self, sizes: tuple[int, ...], width: int, seed: int) -> None:
+    def __init__(self, codes: int, letters: int, width: int, seed: int) -> None:
         super().__init__()
-        self.sizes = sizes
-        seeds = iter(range(seed, seed + 4 * len(sizes) + 1))
-        self.read = [embedding(size, width, next(seeds)) for size in sizes]
+        self.letters = letters
+        seeds = iter(range(seed, seed + 3 * letters))
+        self.read = [embedding(codes, width, next(seeds)) for _ in range(letters)]
         self.enter = linear(width, width, next(seeds))
-        self.before = [embedding(size, width, next(seeds)) for size in sizes[:-1]]
-        self.heads = [linear(width, size, next(seeds)) for size in sizes]
+        self.before = [embedding(codes, width, next(seeds)) for _ in range(letters - 1)]
+        self.heads = [linear(width, codes, next(seeds)) for _ in range(letters)]
         self.built = True
 
-    def embed(self, codes: Any) -> Any:
-        """Returns `(..., width)` of codes, int32 `(...)`."""
-        parts = letters(codes, self.sizes)
-        return sum(read(part) for read, part in zip(self.read, parts, strict=True))
+    def embed(self, tokens: Any) -> Any:
+        """Returns `(..., width)` of tokens, int32 `(..., letters)`."""
+        return sum(read(tokens[..., i]) for i, read in enumerate(self.read))
 
-    def log_probability(self, y: Any, codes: Any) -> Any:
-        """Returns how likely codes are.
+    def log_probability(self, y: Any, tokens: Any) -> Any:
+        """Returns how likely tokens are.
 
         Args:
             y: what the transformer says, float `(..., width)`.
-            codes: int32 `(...)`.
+            tokens: int32 `(..., letters)`.
 
         Returns:
-            Natural logarithms, float32 `(...)`.
+            Natural logarithms of the probabilities, float32 `(...)`.
         """
         state, total = self.enter(y), 0.0
-        for i, letter in enumerate(letters(codes, self.sizes)):
-            logits = self.heads[i](ops.silu(state))
+        for i, head in enumerate(self.heads):
+            letter = tokens[..., i]
+            logits = head(ops.silu(state))
             total -= keras.losses.sparse_categorical_crossentropy(letter, logits, True)
             if i < len(self.before):
                 state = state + self.before[i](letter)
         return total
 
     def pick(self, y: Any, uniform: Any, guidance: float = 1.0, **options: Any) -> Any:
-        """Draws codes.
+        """Draws tokens.
 
         Args:
             y: what the transformer says, float `(b, n, width)`; with guidance `(2b, n, width)`,
@@ -95,20 +75,20 @@ class Speller(layers.Layer):
             **options: of `sampling.pick`.
 
         Returns:
-            int32 `(b, n)`.
+            int32 `(b, n, letters)`.
         """
-        state, codes, unit = self.enter(y), 0, 1
-        for i, size in enumerate(self.sizes):
-            logits = self.heads[i](ops.silu(state))
+        state, drawn = self.enter(y), []
+        for i, head in enumerate(self.heads):
+            logits = head(ops.silu(state))
             if guidance != 1.0:
                 with_text, without = ops.split(logits, 2, axis=0)
                 logits = without + guidance * (with_text - without)
             letter = sampling.pick(logits, uniform[..., i], **options)
-            codes, unit = codes + unit * letter, unit * size
+            drawn.append(letter)
             if i < len(self.before):
                 known = letter if guidance == 1.0 else ops.concatenate([letter, letter])
                 state = state + self.before[i](known)
-        return codes
+        return ops.stack(drawn, axis=-1)
 
 
 def linear(n_in: int, n_out: int, seed: int, zero: bool = False) -> layers.Dense:

@@ -1,9 +1,10 @@
-"""The tokenizer: a 64×64 image becomes an 8×8 grid of codes, and comes back.
+"""The tokenizer: a 64×64 image becomes a 16×16 grid of codes, and comes back.
 
 A convolutional autoencoder whose latent numbers are rounded to a few levels each. Rounding needs
 no code book and no extra loss, and no code can die (finite scalar quantization, Mentzer et al.,
 2023, arXiv:2309.15505). Every text-to-image model of genlib works on this grid: with the codes,
-262,144 words, or with the latents before rounding, 6 numbers in [-1, 1].
+0 to 511, or with the latents before rounding, 3 numbers in [-1, 1]. The models take 2×2 places of
+the grid as one token, so an image is 8×8 tokens of four codes each.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from genlib.data.images import to_float, to_uint8
 class TokenizerConfig:
     """What defines a tokenizer."""
 
-    levels: tuple[int, ...] = (8, 8, 8, 8, 8, 8)  # of each latent channel
+    levels: tuple[int, ...] = (8, 8, 8)  # of each latent channel
     width: int = 64  # channels at 16×16
-    deep_width: int = 128  # channels at 8×8
     pixel_width: int = 16  # channels at 64×64
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
 
     @property
     def codes(self) -> int:
@@ -37,7 +39,7 @@ class TokenizerConfig:
 
 
 SHIPPED = "tokenizer"
-GRID = 8  # an image is GRID × GRID codes
+GRID = 16  # an image is GRID × GRID codes
 IMAGE_SHAPE = (64, 64, 3)
 
 
@@ -110,16 +112,30 @@ class _Residual(layers.Layer):
         return x + self.second(ops.silu(self.first(ops.silu(x))))
 
 
-def _to_depth(x: Any, block: int) -> Any:
-    """Moves each block of pixels into channels: `(b, h, w, c)` → `(b, h/k, w/k, k·k·c)`."""
+def codes_to_tokens(codes: np.ndarray) -> np.ndarray:
+    """Groups codes by 2×2: `(n, s, s)` → `(n, s·s/4, 4)`, tokens row by row."""
+    n, side, _ = codes.shape
+    blocks = codes.reshape(n, side // 2, 2, side // 2, 2).transpose(0, 1, 3, 2, 4)
+    return blocks.reshape(n, -1, 4)
+
+
+def tokens_to_codes(tokens: np.ndarray) -> np.ndarray:
+    """Undoes `codes_to_tokens`: `(n, s·s/4, 4)` → `(n, s, s)`."""
+    n, side = len(tokens), math.isqrt(tokens.shape[1])
+    blocks = tokens.reshape(n, side, side, 2, 2).transpose(0, 1, 3, 2, 4)
+    return blocks.reshape(n, 2 * side, 2 * side)
+
+
+def to_depth(x: Any, block: int) -> Any:
+    """Moves each block of places into channels: `(b, h, w, c)` → `(b, h/k, w/k, k·k·c)`."""
     _, height, width, channels = x.shape
     x = ops.reshape(x, (-1, height // block, block, width // block, block, channels))
     x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
     return ops.reshape(x, (-1, height // block, width // block, block * block * channels))
 
 
-def _to_space(x: Any, block: int) -> Any:
-    """Undoes `_to_depth`."""
+def to_space(x: Any, block: int) -> Any:
+    """Undoes `to_depth`: `(b, h, w, k·k·c)` → `(b, k·h, k·w, c)`."""
     _, height, width, channels = x.shape
     depth = channels // block**2
     x = ops.reshape(x, (-1, height, width, block, block, depth))
@@ -138,7 +154,7 @@ class Tokenizer(keras.Model):
         >>> tokenizer = Tokenizer()
         >>> codes = tokenizer.encode(np.zeros((2, 64, 64, 3), np.uint8))
         >>> codes.shape, tokenizer.decode(codes).shape
-        ((2, 8, 8), (2, 64, 64, 3))
+        ((2, 16, 16), (2, 64, 64, 3))
     """
 
     def __init__(self, config: TokenizerConfig | None = None, seed: int = 0) -> None:
@@ -150,25 +166,18 @@ class Tokenizer(keras.Model):
             start = keras.initializers.GlorotUniform(seed=next(seeds))
             return layers.Conv2D(width, kernel, padding="same", kernel_initializer=start, **options)
 
-        wide, deep = config.width, config.deep_width
-
         image = keras.Input(IMAGE_SHAPE)
-        x = conv(wide, 3)(_to_depth(image, 4))  # (b, 16, 16, wide): convolutions are cheap here
-        x = _Residual(wide, next(seeds))(x)
-        x = conv(deep, 4, strides=2)(x)  # (b, 8, 8, deep)
-        for _ in range(2):
-            x = _Residual(deep, next(seeds))(x)
+        x = conv(config.width, 3)(to_depth(image, 4))  # at 16×16, convolutions are cheap
+        for _ in range(config.encoder_blocks):
+            x = _Residual(config.width, next(seeds))(x)
         x = conv(len(config.levels), 1, activation="tanh")(x)
         self.encoder = keras.Model(image, x, name="encoder")
 
         latents = keras.Input((GRID, GRID, len(config.levels)))
-        x = conv(deep, 3)(latents)
-        for _ in range(2):
-            x = _Residual(deep, next(seeds))(x)
-        x = _to_space(conv(4 * wide, 1)(x), 2)  # (b, 16, 16, wide)
-        for _ in range(2):
-            x = _Residual(wide, next(seeds))(x)
-        x = _to_space(conv(16 * config.pixel_width, 1)(x), 4)  # (b, 64, 64, pixel_width)
+        x = conv(config.width, 3)(latents)
+        for _ in range(config.decoder_blocks):
+            x = _Residual(config.width, next(seeds))(x)
+        x = to_space(conv(16 * config.pixel_width, 1)(x), 4)  # (b, 64, 64, pixel_width)
         x = conv(config.pixel_width, 3, activation="silu")(x)  # smooths the seams of the blocks
         self.decoder = keras.Model(latents, conv(3, 3)(x), name="decoder")
 
@@ -187,7 +196,7 @@ class Tokenizer(keras.Model):
             batch_size: images per call of the encoder.
 
         Returns:
-            float32 `(n, 8, 8, channels)` in [-1, 1].
+            float32 `(n, 16, 16, channels)` in [-1, 1].
 
         Raises:
             ValueError: if `images` has another type or shape.
@@ -201,14 +210,14 @@ class Tokenizer(keras.Model):
         return _in_batches(lambda part: self._encode(to_float(part)), images, batch_size)
 
     def encode(self, images: np.ndarray, batch_size: int = 128) -> np.ndarray:
-        """Returns codes, int32 `(n, 8, 8)`, of uint8 images `(n, 64, 64, 3)`."""
+        """Returns codes, int32 `(n, 16, 16)`, of uint8 images `(n, 64, 64, 3)`."""
         return latents_to_codes(self.latents(images, batch_size), self.config.levels)
 
     def decode(self, grid: np.ndarray, batch_size: int = 128) -> np.ndarray:
         """Returns images.
 
         Args:
-            grid: codes, int `(n, 8, 8)`, or latents, float `(n, 8, 8, channels)`, which are
+            grid: codes, int `(n, 16, 16)`, or latents, float `(n, 16, 16, channels)`, which are
                 rounded first.
             batch_size: images per call of the decoder.
 

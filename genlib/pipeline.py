@@ -1,0 +1,257 @@
+"""From a prompt to images: describe, encode, generate, decode.
+
+    wish ──describe──> descriptions ──encode──> embeddings ──generate──> codes ──decode──> images
+         (text room)                (text room)            (a model)          (tokenizer)
+
+Each stage is timed, because the book asks what it costs and what it buys.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from genlib import files, plot, text, weights
+from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
+from genlib.models.flow import Flow, FlowConfig
+from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
+from genlib.models.tokenizer import Tokenizer, load_tokenizer
+
+Writer = Literal["student", "llm", "off"]
+MOST = 1024  # images of one call; more would fill the memory of a small machine
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way from text embeddings to codes or latents.
+
+    Attributes:
+        model: class of the model.
+        config: dataclass of its settings.
+        weights: name of its shipped weights, which is also the recipe's.
+        about: one line for `genlib methods`.
+        options: of `model.sample`, with their defaults.
+    """
+
+    model: Any
+    config: type
+    weights: str
+    about: str
+    options: Mapping[str, Any]
+
+
+METHODS: Mapping[str, Method] = {
+    "image-gpt": Method(
+        ImageGPT,
+        ImageGPTConfig,
+        "image-gpt",
+        "code after code, as a language model writes; 64 forwards of one token",
+        {"temperature": 1.0, "top_k": None, "top_p": 0.95, "guidance": 1.5},
+    ),
+    "coarse-to-fine": Method(
+        CoarseToFine,
+        CoarseToFineConfig,
+        "coarse-to-fine",
+        "a thumbnail first, then all the rest in seven forwards",
+        {"temperature": 1.0, "top_k": None, "top_p": 0.9, "guidance": 1.5},
+    ),
+    "flow": Method(
+        Flow,
+        FlowConfig,
+        "flow",
+        "noise that flows to the image in a number of steps, all codes at once",
+        {"steps": 20, "guidance": 2.0, "solver": "euler"},
+    ),
+}
+DEFAULT = "image-gpt"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a prompt became.
+
+    Attributes:
+        images: uint8 `(n, 64, 64, 3)`.
+        descriptions: what each image was asked to show.
+        notes: what was understood of the prompt, and what was not; for people.
+        milliseconds: of each stage: describe, encode, generate, decode.
+        method: name, with the options that were used.
+    """
+
+    images: np.ndarray
+    descriptions: tuple[str, ...]
+    notes: tuple[str, ...]
+    milliseconds: Mapping[str, float]
+    method: Mapping[str, Any] = field(default_factory=dict)
+
+
+@cache
+def load(method: str) -> Any:
+    """Returns a method's model with the shipped weights, loaded once.
+
+    Raises:
+        ValueError: if there is no such method.
+        FileNotFoundError: if its weights are not there.
+        WeightsError: if they are damaged.
+    """
+    if method not in METHODS:
+        raise ValueError(f"No method {method!r}. Choose one of {tuple(METHODS)}.")
+    m = METHODS[method]
+    return weights.load_model(m.weights, (m.weights,), m.model, m.config)[0]
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    return load_tokenizer()
+
+
+def generate(
+    prompt: str,
+    n: int = 16,
+    *,
+    seed: int = 0,
+    method: str = DEFAULT,
+    describe: Writer = "student",
+    **options: Any,
+) -> Generated:
+    """Generates images of what a prompt wishes for.
+
+    The same arguments give the same images.
+
+    Args:
+        prompt: English or Chinese, such as `"a beautiful sunset over a calm sea"`.
+        n: how many images, 1 to 1,024.
+        seed: of descriptions and images. Image `i` depends on the prompt, the seed and `i`.
+        method: one of `METHODS`.
+        describe: who completes the prompt to one full description for each image: `"student"`,
+            the small encoder, in milliseconds; `"llm"`, SmolLM2, in seconds; `"off"` gives the
+            prompt to the generator as it is.
+        **options: of the method, see `METHODS[method].options`.
+
+    Returns:
+        Images, descriptions, notes and the time of each stage.
+
+    Raises:
+        TypeError: if the prompt is no text.
+        ValueError: if an argument is out of range or unknown, or the prompt is empty.
+
+    Example:
+        >>> generate("a beautiful sunset over a calm sea", 4).images.shape
+        (4, 64, 64, 3)
+    """
+    _check(prompt, n, seed)
+    model, chosen = load(method), METHODS[method].options
+    unknown = set(options) - set(chosen)
+    if unknown:
+        raise ValueError(f"{method} has no option {sorted(unknown)}; it has {sorted(chosen)}.")
+    chosen = {**chosen, **options}
+    tokenizer, clock = _tokenizer(), _Clock()
+
+    descriptions, notes = clock("describe", lambda: _describe(prompt, n, seed, describe))
+    embedded = clock("encode", lambda: _encode(descriptions))
+    grid = clock("generate", lambda: model.sample(embedded, seed, **chosen))
+    images = clock("decode", lambda: tokenizer.decode(grid))
+    return Generated(images, descriptions, notes, clock.spent, {"method": method, **chosen})
+
+
+def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student") -> list[str]:
+    """Returns `n` full descriptions of what a prompt wishes for, as `generate` uses them.
+
+    Raises:
+        ValueError: if the prompt is empty, or an argument is out of range or unknown.
+    """
+    _check(prompt, n, seed)
+    return list(_describe(prompt, n, seed, writer)[0])
+
+
+def check_out(out: str | Path) -> None:
+    """Makes sure, before the work, that there is room for its result.
+
+    Raises:
+        OSError: if `out` cannot be written, or is a folder that is not empty.
+    """
+    out = Path(out)
+    if out.suffix.lower() == ".png":
+        if out.is_dir():
+            raise IsADirectoryError(f"{out} is a folder. Give a file's name.")
+    else:
+        files.check_free(out)
+    parent = next(p for p in out.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{parent} cannot be written, so {out} has no place. Give another.")
+
+
+def save(made: Generated, out: str | Path) -> None:
+    """Writes images: onto one PNG sheet if `out` ends in .png, else into a folder of PNG files.
+
+    The folder also holds `metadata.jsonl`, so that `genlib.data.folder` reads it again.
+
+    Raises:
+        OSError: if they cannot be written; nothing half-written stays behind.
+    """
+    out = Path(out)
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        plot.save_png(made.images, out)
+        return
+    content: dict[str, bytes] = {}
+    lines = []
+    for i, (image, description) in enumerate(zip(made.images, made.descriptions, strict=True)):
+        encoded = io.BytesIO()
+        Image.fromarray(image).save(encoded, format="PNG", optimize=True)
+        content[f"{i:04d}.png"] = encoded.getvalue()
+        record = {"file_name": f"{i:04d}.png", "text": description}
+        lines.append(json.dumps(record, ensure_ascii=False))
+    content["metadata.jsonl"] = ("\n".join(lines) + "\n").encode()
+    files.write_folder(out, content)
+
+
+def _check(prompt: str, n: int, seed: int) -> None:
+    if not isinstance(prompt, str):
+        raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
+    if not prompt.strip():
+        raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
+    if not 1 <= n <= MOST:
+        raise ValueError(f"n = {n}; give 1 to {MOST}.")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}; give 0 or a positive integer.")
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+
+    def __call__(self, stage: str, run: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = run()  # NumPy arrays and texts: nothing is left to wait for
+        self.spent[stage] = 1000 * (time.perf_counter() - start)
+        return result
+
+
+def _describe(
+    prompt: str, n: int, seed: int, writer: Writer
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if writer == "off":
+        return (prompt,) * n, ()
+    if writer not in ("student", "llm"):
+        raise ValueError(f"describe = {writer!r}; choose 'student', 'llm' or 'off'.")
+    written = text.describe(
+        prompt, n, seed, method={"student": "student", "llm": "grammar"}[writer]
+    )
+    return tuple(d.text for d in written), tuple(dict.fromkeys(d.understood for d in written))
+
+
+def _encode(descriptions: tuple[str, ...]) -> np.ndarray:
+    different = list(dict.fromkeys(descriptions))
+    rows = dict(zip(different, text.encode(different), strict=True))
+    return np.stack([rows[d] for d in descriptions])
