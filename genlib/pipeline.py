@@ -56,14 +56,14 @@ METHODS: Mapping[str, Method] = {
         ImageGPTConfig,
         "image-gpt",
         "code after code, as a language model writes; 64 forwards of one token",
-        {"temperature": 1.0, "top_k": None, "top_p": 0.95, "guidance": 1.5},
+        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5},
     ),
     "coarse-to-fine": Method(
         CoarseToFine,
         CoarseToFineConfig,
         "coarse-to-fine",
         "a thumbnail first, then all the rest in seven forwards",
-        {"temperature": 1.0, "top_k": None, "top_p": 0.9, "guidance": 1.5},
+        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5},
     ),
     "flow": Method(
         Flow,

@@ -63,6 +63,8 @@ def test_top_k_and_top_p_never_choose_what_they_forbid(seed, k, p):
     rows = np.arange(50)
     by_k = keras.ops.convert_to_numpy(sampling.pick(logits, uniform, top_k=k))
     by_p = keras.ops.convert_to_numpy(sampling.pick(logits, uniform, top_p=p))
+    by_share = keras.ops.convert_to_numpy(sampling.pick(logits, uniform, min_p=p))
+    assert (shares[rows, by_share] >= p * shares.max(1) - 1e-6).all()
     assert (rank[rows, by_k] < k).all()
     assert (rank[rows, by_p] <= kept).all()
 
@@ -220,6 +222,7 @@ def test_a_constant_velocity_is_followed_exactly():
         (lambda: image_gpt().sample(TEXT, top_k=0), "top_k"),
         (lambda: coarse().sample(TEXT, temperature=-1), "temperature"),
         (lambda: coarse().sample(TEXT, top_p=0), "top_p"),
+        (lambda: coarse().sample(TEXT, min_p=2), "min_p"),
         (lambda: flow().sample(TEXT, steps=0), "at least 1 step"),
         (lambda: flow().sample(TEXT, solver="rk4"), "'rk4'"),
     ],

@@ -152,6 +152,7 @@ class CoarseToFine(keras.Model):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         guidance: float = 1.0,
         cached: bool = True,
         xla: bool = False,
@@ -167,7 +168,7 @@ class CoarseToFine(keras.Model):
         text = check_text(text, self.config.text_width)
         uniform = sampling.uniforms(len(text), LENGTH * LETTERS, seed)
         uniform = uniform.reshape(-1, LENGTH, LETTERS)
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
         options["guidance"] = guidance
         if guidance != 1.0:
             text = np.concatenate([text, np.zeros_like(text)])

@@ -100,6 +100,7 @@ class ImageGPT(keras.Model):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         guidance: float = 1.0,
         cached: bool = True,
         xla: bool = False,
@@ -112,6 +113,7 @@ class ImageGPT(keras.Model):
             temperature: below 1 plays safe.
             top_k: draw from the `top_k` likeliest codes only.
             top_p: draw from the likeliest codes that hold this share together.
+            min_p: draw from codes at least this share as likely as the likeliest.
             guidance: above 1, moves the logits away from those without text (Ho and Salimans,
                 2022, arXiv:2207.12598); doubles the work.
             cached: keep keys and values in one compiled loop; else run the whole sentence anew
@@ -127,7 +129,7 @@ class ImageGPT(keras.Model):
         text = check_text(text, self.config.text_width)
         uniform = sampling.uniforms(len(text), LENGTH * LETTERS, seed)
         uniform = uniform.reshape(-1, LENGTH, LETTERS)
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
         if guidance != 1.0:  # the second half of the batch has no text
             text = np.concatenate([text, np.zeros_like(text)])
         run = self._loop if cached else self._whole

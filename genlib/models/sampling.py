@@ -1,7 +1,8 @@
-"""Choosing a code from logits: temperature, top-k, top-p, and one random number per choice."""
+"""Choosing a code from logits: temperature, top-k, top-p, min-p, and one random number per choice."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def pick(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
 ) -> Any:
     """Chooses one code per row by inverting the cumulative distribution.
 
@@ -54,13 +56,16 @@ def pick(
         temperature: divides the logits; 0 takes the likeliest code.
         top_k: keep only the `top_k` likeliest codes.
         top_p: keep only the likeliest codes that hold this share of the probability together
-            (Holtzman et al., 2020, arXiv:1904.09751).
+            (Holtzman et al., 2020, arXiv:1904.09751); needs a sort.
+        min_p: keep only codes at least this share as likely as the likeliest (Nguyen et al.,
+            2024, arXiv:2407.01082); needs only a maximum.
 
     Returns:
         int32 `(...)`.
 
     Raises:
-        ValueError: if `temperature` is negative, `top_k` below 1 or `top_p` outside (0, 1].
+        ValueError: if `temperature` is negative, `top_k` below 1, `top_p` outside (0, 1] or
+            `min_p` outside [0, 1].
 
     Example:
         >>> int(pick(np.log([[0.2, 0.5, 0.3]]), np.array([0.75]))[0])
@@ -70,12 +75,17 @@ def pick(
         raise ValueError(f"temperature = {temperature}, top_k = {top_k}: give ≥ 0 and ≥ 1.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p = {top_p}; give a share above 0 and at most 1.")
+    if min_p is not None and not 0 <= min_p <= 1:
+        raise ValueError(f"min_p = {min_p}; give a share from 0 to 1.")
     logits = ops.convert_to_tensor(logits)
     if temperature == 0:
         return ops.cast(ops.argmax(logits, -1), "int32")
     logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         least = ops.top_k(logits, top_k, sorted=True)[0][..., -1:]
+        logits = ops.where(logits < least, FORBIDDEN, logits)
+    if min_p:
+        least = ops.max(logits, axis=-1, keepdims=True) + math.log(min_p)
         logits = ops.where(logits < least, FORBIDDEN, logits)
     if top_p is not None and top_p < 1:
         falling = -ops.sort(-ops.softmax(logits), axis=-1)

@@ -1,0 +1,135 @@
+"""From a prompt to images, with small untrained models: the path, not the pictures."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from genlib import cli, pipeline
+from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
+from genlib.models.tokenizer import Tokenizer, TokenizerConfig
+from genlib.models.transformer import TransformerConfig
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    shape = TransformerConfig(1, 16, heads=2, kv_heads=1, hidden=16)
+    model = ImageGPT(ImageGPTConfig(shape, codes=9, text_width=8, prefix=2))
+    tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
+
+    def encode(texts):
+        return np.array([[len(t), *range(7)] for t in texts], np.float32) / 10
+
+    def describe(wish, n, seed, method):
+        said = [f"{wish}, {seed}, {i}" for i in range(n)]
+        return [SimpleNamespace(text=text, understood=f"read by {method}") for text in said]
+
+    loaded = pipeline.load
+    monkeypatch.setattr(pipeline, "load", lambda m: model if m == "image-gpt" else loaded(m))
+    monkeypatch.setattr(pipeline, "_tokenizer", lambda: tokenizer)
+    monkeypatch.setattr(pipeline.text, "encode", encode)
+    monkeypatch.setattr(pipeline.text, "describe", describe, raising=False)
+
+
+def test_the_same_arguments_give_the_same_images():
+    first, second = (pipeline.generate("a sunset", 3, seed=5) for _ in range(2))
+    np.testing.assert_array_equal(first.images, second.images)
+    other = pipeline.generate("a sunset", 3, seed=6)
+    assert np.any(first.images != other.images)
+    assert first.images.shape == (3, 64, 64, 3)
+    assert first.images.dtype == np.uint8
+
+
+def test_an_image_does_not_depend_on_how_many_there_are():
+    one, three = (pipeline.generate("a sunset", n, seed=5) for n in (1, 3))
+    assert np.abs(one.images[0].astype(int) - three.images[0]).max() <= 1
+
+
+def test_every_stage_is_timed_and_notes_are_said_once():
+    made = pipeline.generate("a sunset", 2)
+    assert list(made.milliseconds) == ["describe", "encode", "generate", "decode"]
+    assert all(ms >= 0 for ms in made.milliseconds.values())
+    assert made.notes == ("read by student",)
+    assert len(made.descriptions) == 2
+
+
+def test_describing_can_be_left_out():
+    made = pipeline.generate("a sunset", 2, describe="off")
+    assert made.descriptions == ("a sunset", "a sunset")
+    assert made.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: pipeline.generate(""), ValueError, "prompt is empty"),
+        (lambda: pipeline.generate(" \n"), ValueError, "prompt is empty"),
+        (lambda: pipeline.generate(3), TypeError, "got int"),
+        (lambda: pipeline.generate("x", 0), ValueError, "give 1 to 1024"),
+        (lambda: pipeline.generate("x", 2000), ValueError, "give 1 to 1024"),
+        (lambda: pipeline.generate("x", seed=-1), ValueError, "seed = -1"),
+        (lambda: pipeline.generate("x", method="magic"), ValueError, "No method 'magic'"),
+        (lambda: pipeline.generate("x", steps=3), ValueError, "no option"),
+        (lambda: pipeline.generate("x", describe="poet"), ValueError, "'poet'"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_sheet_is_written_whole(tmp_path):
+    pipeline.save(pipeline.generate("a sunset", 4), tmp_path / "new" / "sheet.png")
+    assert Image.open(tmp_path / "new" / "sheet.png").size[0] > 128
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["sheet.png"]
+
+
+def test_a_folder_holds_images_and_what_they_show(tmp_path):
+    made = pipeline.generate("日落", 3)
+    pipeline.save(made, tmp_path / "out")
+    lines = (tmp_path / "out" / "metadata.jsonl").read_text("utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [r["text"] for r in records] == list(made.descriptions)
+    image = np.asarray(Image.open(tmp_path / "out" / records[2]["file_name"]))
+    np.testing.assert_array_equal(image, made.images[2])
+
+
+def test_what_was_there_is_not_overwritten(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "diary.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        pipeline.check_out(tmp_path / "out")
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        pipeline.save(pipeline.generate("a sunset", 1), tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["diary.txt"]
+
+
+def test_room_is_checked_before_the_work(tmp_path):
+    pipeline.check_out(tmp_path / "a" / "b" / "sheet.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be written"):
+        pipeline.check_out(tmp_path / "file" / "sheet.png")
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        pipeline.check_out(tmp_path / "x.png")
+
+
+def test_the_command_line_writes_and_reports(tmp_path):
+    out = tmp_path / "s.png"
+    arguments = ["generate", "a sunset", "-n", "2", "-o", str(out), "--json"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert record["n"] == 2
+    assert set(record["milliseconds"]) == {"describe", "encode", "generate", "decode"}
+    assert out.is_file()
+
+
+def test_the_command_line_lists_methods_and_describes():
+    methods = CliRunner().invoke(cli.app, ["methods"]).stdout
+    assert all(name in methods for name in pipeline.METHODS)
+    described = CliRunner().invoke(cli.app, ["describe", "a sunset", "-n", "2"]).stdout
+    assert described.splitlines() == ["a sunset, 0, 0", "a sunset, 0, 1"]
