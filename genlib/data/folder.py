@@ -1,0 +1,171 @@
+"""Your own captioned images: a folder with `metadata.jsonl`, one line for each image.
+
+This is the *imagefolder* convention of Hugging Face Datasets, so that a folder made for one reads
+in the other: `{"file_name": "cats/1.png", "text": "a cat asleep on a sill"}`.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+METADATA = "metadata.jsonl"
+_SHOWN = 5  # problems that one error lists
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Images, what each shows, and what each is called.
+
+    Attributes:
+        images: uint8 `(n, size, size, 3)`.
+        captions: one for each image.
+        names: one for each image: its file, or the emoji itself.
+    """
+
+    images: np.ndarray
+    captions: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def folder(path: str | Path, size: int = 64) -> Captioned:
+    """Reads a folder of captioned images, in the order of its `metadata.jsonl`.
+
+    Each image is turned upright (EXIF), laid over white where it is transparent, cut to its
+    central square and resized with antialiasing. An animation gives its first frame. All lines
+    are checked before anything is refused, so that one error tells of several mistakes.
+
+    Args:
+        path: the folder. Files in its subfolders are named with their path, `cats/1.png`.
+        size: height and width of the result, pixels.
+
+    Returns:
+        Images, captions and file names. All of the folder or nothing: never a part.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no `metadata.jsonl` in it.
+        ValueError: if `size` is below 1, no image is listed, or lines are wrong: not JSON, no
+            `file_name` or `text`, an empty text, a file listed twice, outside of the folder,
+            missing, unreadable or of more than `PIL.Image.MAX_IMAGE_PIXELS`. It names the first
+            five lines.
+
+    Reference:
+        https://huggingface.co/docs/datasets/image_dataset, "ImageFolder".
+
+    Example:
+        >>> mine = folder("my-images")  # doctest: +SKIP
+        >>> mine.images.shape, mine.captions[0]  # doctest: +SKIP
+        ((120, 64, 64, 3), 'a cat asleep on a sill')
+    """
+    if size < 1:
+        raise ValueError(f"size = {size}: give a size of at least 1 pixel.")
+    metadata = Path(path) / METADATA
+    if not metadata.is_file():
+        raise FileNotFoundError(
+            f"No file {metadata}. Give a folder with images and a {METADATA}, one line for each "
+            'image: {"file_name": "1.png", "text": "what it shows"}.'
+        )
+    images, captions, names, problems = [], [], [], []
+    first_lines: dict[Path, int] = {}
+    for number, line in enumerate(metadata.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            name, text = _parse(line)
+            file = _inside(metadata.parent, name)
+            if (first := first_lines.setdefault(file, number)) != number:
+                raise ValueError(f"{name!r} stands in line {first} already")
+            images.append(_read(file, size))
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+        else:
+            captions.append(text)
+            names.append(name)
+    if problems:
+        shown = [f"{metadata}, {problem}" for problem in problems[:_SHOWN]]
+        if len(problems) > _SHOWN:
+            shown.append(f"and {len(problems) - _SHOWN} more")
+        raise ValueError("Mend these lines, or take them out:\n" + "\n".join(shown))
+    if not images:
+        raise ValueError(f"{metadata} lists no image. Write one line for each image.")
+    return Captioned(np.stack(images), tuple(captions), tuple(names))
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Turns any Pillow image into a square of RGB pixels.
+
+    Args:
+        image: of any mode: 16-bit grey is scaled to 8 bits, transparency laid over white.
+        size: height and width of the result, pixels.
+
+    Returns:
+        uint8 `(size, size, 3)`: the central square, resized with antialiasing.
+
+    Raises:
+        ValueError: if the pixels are floats, whose range no file states.
+
+    Example:
+        >>> square(Image.new("L", (30, 20), 7), 2).tolist()[0]
+        [[7, 7, 7], [7, 7, 7]]
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floats of unknown range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255, not scale them
+        wide = np.clip(np.asarray(image, np.int64), 0, 65535)
+        image = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
+    fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(fitted)
+
+
+def _parse(line: bytes) -> tuple[str, str]:
+    """Returns the file name and the text of one line."""
+    try:
+        entry = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or brackets without end
+        raise ValueError(f"not JSON in UTF-8 ({error})") from error
+    if not isinstance(entry, dict):
+        raise ValueError('not a JSON object; write {"file_name": …, "text": …}')
+    values = []
+    for key in ("file_name", "text"):
+        value = entry.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{key!r} must be a text that is not empty, got {value!r:.40}")
+        values.append(value.strip())
+    return values[0], values[1]
+
+
+def _inside(parent: Path, name: str) -> Path:
+    """Returns the file of that name, if it is one and lies in the folder."""
+    try:
+        file = (parent / name).resolve()
+        found = file.is_file()
+    except (OSError, ValueError) as error:  # a null byte, a name too long, a ring of links
+        raise ValueError(f"{name!r:.80} is no file name ({error})") from error
+    if not file.is_relative_to(parent.resolve()):
+        raise ValueError(f"{name!r} lies outside of the folder")
+    if not found:
+        raise ValueError(f"no file {name!r} in the folder")
+    return file
+
+
+def _read(file: Path, size: int) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            # A small file can unpack to gigabytes: Pillow's warning is the limit here.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                return square(image, size)
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        raise ValueError(f"{file.name} is not a readable image ({error})") from error
