@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -213,7 +213,6 @@ _TEMPLATES: Mapping[Language, tuple[str, ...]] = {
 }
 _SET_ASIDE = 3
 _ASIDE = re.compile(r"(with |and |, |，)\{object\}($|，)")
-_FULL_EN = "a {weather_adj} {time_noun} {land_in}, {light}, with {object}"
 
 
 def _slots(template: str) -> list[str]:
@@ -267,8 +266,7 @@ def caption(
             choices = _PHRASES[language][slot][value[_attribute(slot)]].split("|")
         choices = choices[:-1] if wording == "seen" else choices[-1:]
         words[slot] = choices[rng.integers(len(choices))]
-    body = _BODY[language][int(value["time"] == 3)]
-    text = template.format(**words).replace("{body}", body)
+    text = body(template.format(**words), attributes, language)
     named = frozenset(_attribute(slot) for slot in words) - {"mood"}
     return Caption(text, language, named)
 
@@ -280,12 +278,73 @@ def full(attributes: Sequence[int]) -> str:
         >>> full((2, 0, 1, 0, 1))
         'a clear sunset over the sea, the sun in the middle, with a sailing boat'
     """
+    return plain(attributes, ATTRIBUTES)
+
+
+def plain(attributes: Sequence[int], named: Collection[str]) -> str:
+    """Returns the one plain English caption that names some attributes and no others.
+
+    Args:
+        attributes: five indices into `ATTRIBUTES`.
+        named: names among `ATTRIBUTES`. If none, the caption is empty.
+
+    Raises:
+        ValueError: if a name is unknown.
+
+    Example:
+        >>> plain((2, 0, 1, 0, 1), {"land", "weather"})
+        'a clear scene over the sea'
+    """
+    if set(named) - set(ATTRIBUTES):
+        raise ValueError(f"Unknown among {sorted(named)}. Choose from {tuple(ATTRIBUTES)}.")
+    if not named:
+        return ""
     value = dict(zip(ATTRIBUTES, attributes, strict=True))
-    words = {
-        slot: _PHRASES["en"][slot][value[_attribute(slot)]].split("|")[0]
-        for slot in _slots(_FULL_EN)
-    }
-    return _FULL_EN.format(**words).replace("{body}", _BODY["en"][int(value["time"] == 3)])
+
+    def say(slot: str, form: str, other: str = "") -> str:
+        if _attribute(slot) not in named:
+            return other
+        return form.format(_PHRASES["en"][slot][value[_attribute(slot)]].split("|")[0])
+
+    said = [
+        "a ",
+        say("weather_adj", "{} "),
+        say("time_noun", "{}", "scene"),
+        say("land_in", " {}"),
+        say("light", ", {}"),
+        say("object", ", with {}"),
+    ]
+    return body("".join(said), attributes, "en")
+
+
+def phrases(
+    name: str, attributes: Sequence[int], language: Language, wording: Wording = "seen"
+) -> list[str]:
+    """Returns all that captions say of one attribute of a scene.
+
+    Args:
+        name: of the attribute.
+        attributes: five indices into `ATTRIBUTES`.
+        language: `"en"` or `"zh"`.
+        wording: `"seen"` in training, or `"unseen"`.
+
+    Example:
+        >>> phrases("time", (2, 0, 1, 0, 1), "zh")
+        ['日落', '夕阳', '黄昏', '傍晚']
+    """
+    value = attributes[list(ATTRIBUTES).index(name)]
+    slots = [slot for slot in _PHRASES[language] if _attribute(slot) == name]
+    found = []
+    for slot in slots:
+        choices = _PHRASES[language][slot][value].split("|")
+        found += choices[:-1] if wording == "seen" else choices[-1:]
+    return [body(phrase, attributes, language) for phrase in found]
+
+
+def body(phrase: str, attributes: Sequence[int], language: Language) -> str:
+    """Returns a phrase with the sun, or at night the moon, in the place of `{body}`."""
+    night = attributes[list(ATTRIBUTES).index("time")] == ATTRIBUTES["time"].index("night")
+    return phrase.replace("{body}", _BODY[language][int(night)])
 
 
 def indices(values: Sequence[str]) -> tuple[int, ...]:

@@ -1,0 +1,211 @@
+"""Distils the teacher into the student.
+
+    genlib train text-student --out runs/text-student      # needs the language model
+
+A scene is described in some wording, English or Chinese, that names some of its attributes. The
+student sees this text; its target is what the teacher makes of the plain English caption that names
+the same attributes, and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from genlib import weights
+from genlib.data import captions, scenes
+from genlib.data.captions import ATTRIBUTES
+from genlib.metrics import wilson
+from genlib.recipes import TASKS, FitTask, Recipe
+from genlib.text import lexicon, student, teacher
+from genlib.text.student import READINGS, Student, StudentConfig
+
+NAMES = tuple(ATTRIBUTES)
+LOOSE = 0.5  # share of texts that are no caption, but some words in any order
+TYPOS, DROPPED, STRANGE = 0.15, 0.1, 0.3  # shares: texts with a typo; features; texts with noise
+READING = 0.1  # weight of the readings' cross-entropy, in nats, beside the squared error
+
+
+def plain_captions() -> tuple[list[str], np.ndarray]:
+    """Returns every plain caption, and what it names.
+
+    Returns:
+        The captions, and int64 `(captions, 5)`: 0 for "not named", else the value's index plus 1.
+    """
+    found: dict[str, tuple[int, ...]] = {"": (0,) * len(NAMES)}
+    possible = scenes.combinations()
+    for mask in product((False, True), repeat=len(NAMES)):
+        named = {name for name, told in zip(NAMES, mask, strict=True) if told}
+        for row in possible:
+            said = captions.plain(row, named)
+            found.setdefault(
+                said, tuple(int(v) + 1 if told else 0 for v, told in zip(row, mask, strict=True))
+            )
+    return list(found), np.array(list(found.values()))
+
+
+class Plain:
+    """The teacher's embeddings of all plain captions, computed when first asked for."""
+
+    def __init__(self, read: Any = None) -> None:
+        self._read = read
+
+    @cached_property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """Returns the embedding of each plain caption; the empty one has zeros."""
+        said, _ = plain_captions()
+        read = self._read or teacher.load_teacher()
+        return dict(zip(said, read(said), strict=True))
+
+
+def typo(text: str, rng: np.random.Generator) -> str:
+    """Returns a text in which one letter is lost, doubled, or has changed places with the next."""
+    at = int(rng.integers(len(text)))
+    here, after = text[at], text[at + 1 : at + 2]
+    other = ("", here + here + after, after + here)[rng.integers(3)]
+    return text[:at] + other + text[at + (1 if other == "" else 2) :]
+
+
+def strange(rng: np.random.Generator) -> str:
+    """Returns a word that means nothing, so that the student learns not to mind such words."""
+    if rng.random() < 0.5:
+        return " " + "".join(rng.choice(list("aaeeiioubcdfghklmnprstvwyz"), rng.integers(2, 9)))
+    return "".join(chr(c) for c in rng.integers(0x4E00, 0x9FA5, rng.integers(1, 3)))
+
+
+class TextStudentTask(FitTask):
+    """Trains the student to read as the teacher reads plain captions.
+
+    Args:
+        recipe: settings.
+        config: sizes of the student.
+        seed: of weights and texts.
+        read: the teacher, texts to `(n, 128)`; SmolLM2 unless given.
+    """
+
+    name = "text-student"
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        config: StudentConfig | None = None,
+        seed: int = 0,
+        read: Any = None,
+    ) -> None:
+        recipe = recipe or Recipe(epochs=80, batch_size=256, learning_rate=3e-3, weight_decay=0.01)
+        super().__init__(Student(config, seed), student_loss, recipe, seed)
+        self._plain = Plain(read)
+
+    def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
+        """Returns features of texts, and what the teacher and the truth say of them."""
+        rng = np.random.default_rng((self.seed, epoch, step))
+        possible = scenes.combinations("train")
+        rows = possible[rng.integers(len(possible), size=self.recipe.batch_size)]
+        ids, targets = [], []
+        for row in rows:
+            said = (lexicon.loose if rng.random() < LOOSE else captions.caption)(row, rng)
+            text = said.text
+            if rng.random() < TYPOS and len(text) > 3:
+                text = typo(text, rng)
+            if rng.random() < STRANGE:
+                parts = [text, strange(rng)]
+                text = "".join(parts if rng.random() < 0.5 else parts[::-1])
+            found = np.array(student.features(text, self.model.config.features))
+            ids.append(found[rng.random(len(found)) >= DROPPED])
+            told = [v + 1 if n in said.named else 0 for n, v in zip(NAMES, row, strict=True)]
+            vector = self._plain.vectors[captions.plain(row, said.named)]
+            targets.append(np.concatenate([vector, told]))
+        return student.table(ids), np.array(targets, np.float32)
+
+    def sample(self) -> np.ndarray:
+        """Returns 32 scenes, each beside one of what the student reads in its full caption."""
+        drawn = scenes.scenes(32, seed=1, split="validation")
+        readings = self.model.read([captions.full(row) for row in drawn.attributes])
+        read = np.stack([part[:, 1:].argmax(1) for part in readings], 1)
+        again = [scenes.draw(_possible(row))[0] for row in read]
+        return np.stack([drawn.images, np.stack(again)], 1).reshape(-1, *drawn.images.shape[1:])
+
+
+def _possible(row: np.ndarray) -> list[str]:
+    near = scenes.combinations()[(scenes.combinations() == row).sum(1).argmax()]
+    return [ATTRIBUTES[name][value] for name, value in zip(NAMES, near, strict=True)]
+
+
+def student_loss(targets: Any, made: Any) -> Any:
+    """Returns the squared error to the teacher, plus a little of the readings' cross-entropy."""
+    width = made.shape[-1] - sum(READINGS)
+    loss = ops.mean((made[:, :width] - targets[:, :width]) ** 2)
+    first = width
+    for i, size in enumerate(READINGS):
+        loss += READING * ops.mean(
+            keras.losses.sparse_categorical_crossentropy(
+                targets[:, width + i], made[:, first : first + size], from_logits=True
+            )
+        )
+        first += size
+    return loss
+
+
+def fit_teacher(
+    path: str | Path, layer: int = teacher.LAYER, folder: Any = None
+) -> teacher.Teacher:
+    """Fits the teacher's projection to the plain captions, and writes it.
+
+    Args:
+        path: of the weights, without ending.
+        layer: of the language model.
+        folder: of the cache.
+    """
+    llm = teacher.load_llm()
+    said = [text for text in plain_captions()[0] if text]
+    raw = teacher.Teacher(llm, np.zeros(1), np.ones((1, 1)), layer, folder=folder)
+    mean, projection = teacher.fit_projection(raw.states(said))
+    card = {
+        "recipe": "text-teacher",
+        "model": teacher.SHA256,
+        "layer": layer,
+        "pooling": "mean",
+        "captions": len(said),
+    }
+    arrays = {"mean": mean.astype(np.float32), "projection": projection.astype(np.float32)}
+    weights.save(path, arrays, card)
+    return teacher.Teacher(llm, arrays["mean"], arrays["projection"], layer, folder=folder)
+
+
+def quality(model: Student, n: int = 1000) -> Mapping[str, Any]:
+    """Returns how well the student reads captions in wordings seen and unseen, in each language.
+
+    For each: how often each attribute is read right ("not named" counts), how often all five are,
+    with the 95 % interval, and the cosine to the teacher's reading of the plain caption.
+    """
+    vectors = Plain().vectors
+    measured: dict[str, Any] = {"n": n}
+    for language, wording in product(("en", "zh"), ("seen", "unseen")):
+        rng = np.random.default_rng(9)
+        rows = scenes.combinations()[rng.integers(len(scenes.combinations()), size=n)]
+        said = [captions.caption(r, rng, language=language, wording=wording) for r in rows]  # type: ignore[arg-type]
+        told = np.array([[name in c.named for name in NAMES] for c in said])
+        truth = np.where(told, rows + 1, 0)
+        made, logits = model.outputs([c.text for c in said])
+        right = np.stack([part.argmax(1) for part in logits], 1) == truth
+        target = np.stack(
+            [vectors[captions.plain(r, c.named)] for r, c in zip(rows, said, strict=True)]
+        )
+        lengths = np.linalg.norm(made, axis=1) * np.linalg.norm(target, axis=1)
+        whole = int(right.all(1).sum())
+        measured[f"{language} {wording}"] = {
+            **{name: round(float(right[:, i].mean()), 4) for i, name in enumerate(NAMES)},
+            "all": [round(whole / n, 4), *(round(x, 4) for x in wilson(whole, n))],
+            "cosine": round(float(((made * target).sum(1) / lengths).mean()), 4),
+        }
+    return measured
+
+
+TASKS[TextStudentTask.name] = TextStudentTask  # so that `genlib.recipes.export` knows it
