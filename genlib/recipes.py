@@ -26,10 +26,10 @@ from genlib.models.scenes_judge import (
     attribute_loss,
     load_scenes_judge,
 )
+from genlib.models.speller import spell
 from genlib.models.tokenizer import (
     Tokenizer,
     TokenizerConfig,
-    codes_to_tokens,
     latents_to_codes,
     load_tokenizer,
     reconstruction_loss,
@@ -295,13 +295,13 @@ class ImageGPTTask(GeneratorTask):
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        recipe = recipe or Recipe(epochs=32, learning_rate=2e-3)
+        recipe = recipe or Recipe(epochs=22, learning_rate=2e-3)
         super().__init__(ImageGPT(config, seed), token_loss, recipe, seed, tokenizer)
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
         """Returns tokens, row by row."""
         codes = latents_to_codes(latents, self.tokenizer.config.levels)
-        tokens = codes_to_tokens(codes)
+        tokens = spell(codes, self.model.config.alphabet)
         return {"tokens": tokens}, tokens
 
 
@@ -317,12 +317,13 @@ class CoarseToFineTask(GeneratorTask):
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        recipe = recipe or Recipe(epochs=32, learning_rate=2e-3)
+        recipe = recipe or Recipe(epochs=22, learning_rate=2e-3)
         super().__init__(CoarseToFine(config, seed), token_loss, recipe, seed, tokenizer)
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
         """Returns the tokens of all groups."""
-        tokens = coarse_to_fine.pyramid(latents, self.tokenizer.config.levels)
+        levels = self.tokenizer.config.levels
+        tokens = coarse_to_fine.pyramid(latents, levels, self.model.config.alphabet)
         return {"tokens": tokens}, tokens
 
 
@@ -338,7 +339,7 @@ class FlowTask(GeneratorTask):
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        recipe = recipe or Recipe(epochs=40, learning_rate=1e-3)
+        recipe = recipe or Recipe(epochs=22, learning_rate=1e-3)
         super().__init__(Flow(config, seed), "mse", recipe, seed, tokenizer)
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:

@@ -10,8 +10,8 @@ from genlib.models import coarse_to_fine, sampling
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig, finest, pyramid
 from genlib.models.flow import Flow, FlowConfig, interpolate
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
-from genlib.models.speller import Speller
-from genlib.models.tokenizer import codes_to_tokens, latents_to_codes, tokens_to_codes
+from genlib.models.speller import Speller, spell, unspell
+from genlib.models.tokenizer import latents_to_codes
 from genlib.models.transformer import TransformerConfig
 
 SHAPE = TransformerConfig(2, 16, heads=2, kv_heads=1, hidden=32)
@@ -19,11 +19,11 @@ TEXT = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
 
 
 def image_gpt():
-    return ImageGPT(ImageGPTConfig(SHAPE, codes=6, text_width=6, prefix=2))
+    return ImageGPT(ImageGPTConfig(SHAPE, alphabet=6, text_width=6, prefix=2))
 
 
 def coarse():
-    return CoarseToFine(CoarseToFineConfig(SHAPE, codes=6, text_width=6, prefix=2))
+    return CoarseToFine(CoarseToFineConfig(SHAPE, alphabet=6, text_width=6, prefix=2))
 
 
 def flow():
@@ -86,7 +86,7 @@ def test_keys_and_values_change_no_code(make, guidance):
     slow = model.sample(TEXT, seed=3, guidance=guidance, top_k=9, cached=False)
     np.testing.assert_array_equal(fast, slow)
     assert fast.shape == (2, 16, 16)
-    assert 0 <= fast.min() <= fast.max() < 6
+    assert 0 <= fast.min() <= fast.max() < 36
 
 
 @pytest.mark.parametrize("solver", ["euler", "midpoint"])
@@ -109,7 +109,7 @@ def test_an_image_does_not_depend_on_its_batch(make):
 
 def test_image_gpt_looks_back_only():
     model, rng = image_gpt(), np.random.default_rng(0)
-    tokens = rng.integers(0, 6, (2, 64, 4))
+    tokens = rng.integers(0, 6, (2, 64, 8))
     before = keras.ops.convert_to_numpy(model({"text": TEXT, "tokens": tokens}))
     tokens[:, 40, 1] = (tokens[:, 40, 1] + 1) % 6
     after = keras.ops.convert_to_numpy(model({"text": TEXT, "tokens": tokens}))
@@ -122,7 +122,7 @@ def test_a_group_sees_the_earlier_ones_only(group):
     model, rng = coarse(), np.random.default_rng(0)
     end = sum(coarse_to_fine.GROUPS[: group + 1])
     start = end - coarse_to_fine.GROUPS[group]
-    tokens = rng.integers(0, 6, (2, coarse_to_fine.LENGTH, 4))
+    tokens = rng.integers(0, 6, (2, coarse_to_fine.LENGTH, 8))
     before = keras.ops.convert_to_numpy(model({"text": TEXT, "tokens": tokens}))
     tokens[:, start, 0] = (tokens[:, start, 0] + 1) % 6
     after = keras.ops.convert_to_numpy(model({"text": TEXT, "tokens": tokens}))
@@ -134,22 +134,30 @@ def test_a_group_sees_the_earlier_ones_only(group):
 
 def test_the_pyramid_holds_averaged_latents_and_gives_the_codes_back():
     latents = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 2)).astype(np.float32)
-    tokens = pyramid(latents, (4, 6))
-    assert tokens.shape == (2, coarse_to_fine.LENGTH, 4)
+    tokens = pyramid(latents, (4, 6), alphabet=5)
+    assert tokens.shape == (2, coarse_to_fine.LENGTH, 8)
     corner = latents_to_codes(latents[:, :8, :8].mean((1, 2)), (4, 6))
-    np.testing.assert_array_equal(tokens[:, 0, 0], corner)
+    np.testing.assert_array_equal(tokens[:, 0, 0] + 5 * tokens[:, 0, 1], corner)
     corner = latents_to_codes(latents[:, :2, :2].mean((1, 2)), (4, 6))
-    np.testing.assert_array_equal(tokens[:, 5, 0], corner)
-    np.testing.assert_array_equal(finest(tokens), latents_to_codes(latents, (4, 6)))
+    np.testing.assert_array_equal(tokens[:, 5, 0] + 5 * tokens[:, 5, 1], corner)
+    np.testing.assert_array_equal(finest(tokens, alphabet=5), latents_to_codes(latents, (4, 6)))
+
+
+@given(st.integers(0, 1000), st.sampled_from([2, 4, 16]))
+@settings(max_examples=20, deadline=None)
+def test_what_is_spelled_is_read_again(seed, side):
+    codes = np.random.default_rng(seed).integers(0, 49, (2, side, side))
+    tokens = spell(codes, alphabet=7)
+    assert tokens.shape == (2, side * side // 4, 8)
+    assert 0 <= tokens.min() <= tokens.max() < 7
+    np.testing.assert_array_equal(unspell(tokens, alphabet=7), codes)
 
 
 def test_a_token_is_two_by_two_codes():
-    codes = np.arange(16).reshape(1, 4, 4)
-    tokens = codes_to_tokens(codes)
-    np.testing.assert_array_equal(
-        tokens[0], [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
-    )
-    np.testing.assert_array_equal(tokens_to_codes(tokens), codes)
+    tokens = spell(np.arange(16).reshape(1, 4, 4))
+    np.testing.assert_array_equal(tokens[0, 1, ::2], [2, 3, 6, 7])
+    with pytest.raises(ValueError, match="two letters spell 0 to 8"):
+        spell(np.arange(16).reshape(1, 4, 4), alphabet=3)
 
 
 def test_each_token_reads_the_same_part_of_the_image():

@@ -17,7 +17,7 @@ from genlib.models.transformer import TransformerConfig
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     shape = TransformerConfig(1, 16, heads=2, kv_heads=1, hidden=16)
-    model = ImageGPT(ImageGPTConfig(shape, codes=9, text_width=8, prefix=2))
+    model = ImageGPT(ImageGPTConfig(shape, alphabet=3, text_width=8, prefix=2))
     tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
 
     def encode(texts):

@@ -20,8 +20,8 @@ CONFIGS = {
     "scenes-judge": JudgeConfig(width=4, features=8),
     "scenes-eye": JudgeConfig(width=4, features=8),
     "tokenizer": TINY,
-    "image-gpt": ImageGPTConfig(SHAPE, codes=9, text_width=8, prefix=2),
-    "coarse-to-fine": CoarseToFineConfig(SHAPE, codes=9, text_width=8, prefix=2),
+    "image-gpt": ImageGPTConfig(SHAPE, alphabet=3, text_width=8, prefix=2),
+    "coarse-to-fine": CoarseToFineConfig(SHAPE, alphabet=3, text_width=8, prefix=2),
     "flow": FlowConfig(replace(SHAPE, kv_heads=2, modulated=True), channels=2, text_width=8),
 }
 
@@ -78,7 +78,7 @@ def test_what_is_exported_is_the_averaged_model(tmp_path, monkeypatch):
     assert (card["epochs"], card["images"], card["metrics"]) == (2, 128, {"layers": 1.0})
     model, _ = weights.load_model(tmp_path / "w", ("image-gpt",), ImageGPT, ImageGPTConfig)
     assert model.config == CONFIGS["image-gpt"]
-    inputs = {"text": np.ones((1, 8), np.float32), "tokens": np.zeros((1, 64, 4), np.int32)}
+    inputs = {"text": np.ones((1, 8), np.float32), "tokens": np.zeros((1, 64, 8), np.int32)}
     averaged = keras.ops.convert_to_numpy(trained.averaged()(inputs))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(model(inputs)), averaged, atol=0.02)
 

@@ -35,9 +35,9 @@ def test_every_latent_goes_to_its_nearest_level():
 
 
 def test_the_number_of_codes_is_the_product_of_the_levels():
-    assert TokenizerConfig().codes == 512
-    corner = np.ones((1, 3))
-    assert latents_to_codes(corner, TokenizerConfig().levels) == 511
+    assert TokenizerConfig().codes == 4096
+    corner = np.ones((1, 4))
+    assert latents_to_codes(corner, TokenizerConfig().levels) == 4095
 
 
 def test_shapes_and_types_of_the_way_there_and_back():

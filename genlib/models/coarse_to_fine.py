@@ -16,13 +16,21 @@ from keras import ops
 
 from genlib import backend
 from genlib.models import sampling
-from genlib.models.speller import Speller, check_text, embedding, linear
-from genlib.models.tokenizer import codes_to_tokens, latents_to_codes, tokens_to_codes
+from genlib.models.speller import (
+    ALPHABET,
+    LETTERS,
+    Speller,
+    check_text,
+    embedding,
+    linear,
+    spell,
+    unspell,
+)
+from genlib.models.tokenizer import latents_to_codes
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
 
 THUMBNAILS = (1, 2, 4)  # tokens along a side
 SIDE = 8  # of the finest grid
-LETTERS = 4  # codes of a token
 PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))  # row and column in each 2×2 block of the finest grid
 GROUPS = (1, 4, 16, 16, 16, 16, 16)  # tokens that are drawn together
 LENGTH = sum(GROUPS)  # 85 tokens
@@ -36,37 +44,38 @@ class CoarseToFineConfig:
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(6, 192, heads=6, kv_heads=2, hidden=384)
     )
-    codes: int = 512  # of the tokenizer
+    alphabet: int = ALPHABET  # of the letters that spell a token
     text_width: int = 128
     prefix: int = 4  # tokens that carry the text
 
 
-def pyramid(latents: np.ndarray, levels: tuple[int, ...]) -> np.ndarray:
+def pyramid(latents: np.ndarray, levels: tuple[int, ...], alphabet: int = ALPHABET) -> np.ndarray:
     """Returns the tokens of all groups, coarse to fine.
 
     Args:
         latents: float `(n, 16, 16, channels)` in [-1, 1].
         levels: of the tokenizer.
+        alphabet: of the letters.
 
     Returns:
-        int32 `(n, 85, 4)`: thumbnails of 1, 4 and 16 tokens, row by row, then four times 16.
+        int32 `(n, 85, 8)`: thumbnails of 1, 4 and 16 tokens, row by row, then four times 16.
     """
     n, groups = len(latents), []
     for side in THUMBNAILS:
         block = SIDE // side
         split = latents.reshape(n, 2 * side, block, 2 * side, block, -1)
-        groups.append(codes_to_tokens(latents_to_codes(split.mean((2, 4)), levels)))
-    finest = codes_to_tokens(latents_to_codes(latents, levels)).reshape(n, SIDE, SIDE, LETTERS)
+        groups.append(spell(latents_to_codes(split.mean((2, 4)), levels), alphabet))
+    finest = spell(latents_to_codes(latents, levels), alphabet).reshape(n, SIDE, SIDE, LETTERS)
     groups += [finest[:, r::2, c::2].reshape(n, -1, LETTERS) for r, c in PASSES]
     return np.concatenate(groups, 1)
 
 
-def finest(tokens: np.ndarray) -> np.ndarray:
-    """Returns the codes of the finest grid, int32 `(n, 16, 16)`, of all tokens `(n, 85, 4)`."""
+def finest(tokens: np.ndarray, alphabet: int = ALPHABET) -> np.ndarray:
+    """Returns the codes of the finest grid, int32 `(n, 16, 16)`, of all tokens `(n, 85, 8)`."""
     whole = np.empty((len(tokens), SIDE, SIDE, LETTERS), np.int32)
     for (row, column), end in zip(PASSES, _ENDS[len(THUMBNAILS) :], strict=True):
         whole[:, row::2, column::2] = tokens[:, end - 16 : end].reshape(-1, 4, 4, LETTERS)
-    return tokens_to_codes(whole.reshape(len(tokens), -1, LETTERS))
+    return unspell(whole.reshape(len(tokens), -1, LETTERS), alphabet)
 
 
 def _parents() -> np.ndarray:
@@ -113,7 +122,7 @@ class CoarseToFine(keras.Model):
         width = c.transformer.width
         self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
         self.place = embedding(LENGTH, width, seed + 2)
-        self.speller = Speller(c.codes, LETTERS, width, seed + 3)
+        self.speller = Speller(c.alphabet, LETTERS, width, seed + 3)
         self.built = True
         group = np.repeat(np.arange(-1, len(GROUPS)), (c.prefix, *GROUPS))
         self._mask = group[None, :] <= group[:, None]  # block-causal: all of a group at once
@@ -123,7 +132,7 @@ class CoarseToFine(keras.Model):
         """Tells how likely each token is after the earlier groups, as training needs.
 
         Args:
-            inputs: `"text"`, float `(b, text_width)`, and `"tokens"`, int `(b, 85, 4)`.
+            inputs: `"text"`, float `(b, text_width)`, and `"tokens"`, int `(b, 85, 8)`.
 
         Returns:
             Natural logarithms of the probabilities, `(b, 85)`.
@@ -179,7 +188,7 @@ class CoarseToFine(keras.Model):
                 return self._draw(text, uniform, cached, **options)
 
             self._loops[key] = backend.compile_step(run, self.variables, xla=xla)
-        return finest(backend.to_numpy(self._loops[key](text, uniform)))
+        return finest(backend.to_numpy(self._loops[key](text, uniform)), self.config.alphabet)
 
     def _draw(self, text: Any, uniform: Any, cached: bool, **options: Any) -> Any:
         prefix, n = self.config.prefix, ops.shape(uniform)[0]

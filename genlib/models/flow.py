@@ -34,7 +34,7 @@ class FlowConfig:
             6, 192, heads=6, kv_heads=6, hidden=384, modulated=True
         )
     )
-    channels: int = 3  # of a latent
+    channels: int = 4  # of a latent
     spread: float = 0.5  # standard deviation of the latents, which the network sees divided by it
     text_width: int = 128
 

@@ -16,12 +16,18 @@ from keras import ops
 
 from genlib import backend
 from genlib.models import sampling
-from genlib.models.speller import Speller, check_text, embedding, linear
-from genlib.models.tokenizer import tokens_to_codes
+from genlib.models.speller import (
+    ALPHABET,
+    LETTERS,
+    Speller,
+    check_text,
+    embedding,
+    linear,
+    unspell,
+)
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
 
 LENGTH = 64  # tokens, of four codes each
-LETTERS = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class ImageGPTConfig:
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(6, 192, heads=6, kv_heads=2, hidden=384)
     )
-    codes: int = 512  # of the tokenizer
+    alphabet: int = ALPHABET  # of the letters that spell a token
     text_width: int = 128  # of a text embedding
     prefix: int = 4  # tokens that carry the text
 
@@ -56,7 +62,7 @@ class ImageGPT(keras.Model):
         width = c.transformer.width
         self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
         self.place = embedding(LENGTH, width, seed + 2)  # where the next token goes
-        self.speller = Speller(c.codes, LETTERS, width, seed + 3)
+        self.speller = Speller(c.alphabet, LETTERS, width, seed + 3)
         self.built = True
         self._textbook: dict[Any, Any] = {}
         self._loops: dict[Any, Any] = {}
@@ -65,7 +71,7 @@ class ImageGPT(keras.Model):
         """Tells how likely each token is after those before it, as training needs.
 
         Args:
-            inputs: `"text"`, float `(b, text_width)`, and `"tokens"`, int `(b, 64, 4)`.
+            inputs: `"text"`, float `(b, text_width)`, and `"tokens"`, int `(b, 64, 8)`.
 
         Returns:
             Natural logarithms of the probabilities, `(b, 64)`.
@@ -111,9 +117,9 @@ class ImageGPT(keras.Model):
             text: embeddings, float32 `(n, text_width)`.
             seed: of the random numbers; image `i` depends on `(seed, i)` and its text alone.
             temperature: below 1 plays safe.
-            top_k: draw from the `top_k` likeliest codes only.
-            top_p: draw from the likeliest codes that hold this share together.
-            min_p: draw from codes at least this share as likely as the likeliest.
+            top_k: draw from the `top_k` likeliest letters only.
+            top_p: draw from the likeliest letters that hold this share together.
+            min_p: draw from letters at least this share as likely as the likeliest.
             guidance: above 1, moves the logits away from those without text (Ho and Salimans,
                 2022, arXiv:2207.12598); doubles the work.
             cached: keep keys and values in one compiled loop; else run the whole sentence anew
@@ -134,7 +140,7 @@ class ImageGPT(keras.Model):
             text = np.concatenate([text, np.zeros_like(text)])
         run = self._loop if cached else self._whole
         tokens = run(text, uniform, guidance=guidance, xla=xla, **options)
-        return tokens_to_codes(backend.to_numpy(tokens))
+        return unspell(backend.to_numpy(tokens), self.config.alphabet)
 
     def _whole(self, text: Any, uniform: Any, xla: bool, **options: Any) -> Any:
         """The textbook's way: 64 forwards of the whole sentence."""

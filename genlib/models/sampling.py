@@ -1,4 +1,4 @@
-"""Choosing a code from logits: temperature, top-k, top-p, min-p, and one random number per choice."""
+"""Choosing among logits: temperature, top-k, top-p, min-p, and one random number per choice."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""How a transformer reads and writes tokens of several codes.
+"""How a transformer reads and writes codes.
 
-A token is a block of 2×2 codes, each one of 512: 512⁴ different tokens, too many for one table of
-embeddings or one softmax. So a token is a word of four letters. Reading adds the embeddings of
-the letters; writing draws letter after letter, each of which knows those before it. The
-probability of a token is the product of the four, so nothing is approximated.
+A token is a block of 2×2 codes, each one of 4,096: 4,096⁴ different tokens, too many for one table
+of embeddings or one softmax. So a token is a word of eight letters, two for each code, from an
+alphabet of 64. Reading adds the embeddings of the letters; writing draws letter after letter, each
+of which knows those before it. The probability of a token is the product of the eight, so nothing
+is approximated.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -16,33 +18,76 @@ from keras import layers, ops
 
 from genlib.models import sampling
 
+ALPHABET = 64
+LETTERS = 8  # of a token: four codes, two letters each
+
+
+def spell(codes: np.ndarray, alphabet: int = ALPHABET) -> np.ndarray:
+    """Turns a grid of codes into tokens.
+
+    Args:
+        codes: int `(n, s, s)`, `s` even, below `alphabet²`.
+        alphabet: how many letters there are.
+
+    Returns:
+        int32 `(n, s·s/4, 8)`: the blocks of 2×2 codes row by row; in each, code by code, the
+        lower letter and the higher one.
+
+    Raises:
+        ValueError: if a code is too large for two letters.
+
+    Example:
+        >>> spell(np.array([[[1, 2], [3, 65]]]))
+        array([[[1, 0, 2, 0, 3, 0, 1, 1]]], dtype=int32)
+    """
+    if codes.size and not 0 <= codes.min() <= codes.max() < alphabet**2:
+        raise ValueError(
+            f"Codes from {codes.min()} to {codes.max()}; two letters spell 0 to {alphabet**2 - 1}."
+        )
+    n, side, _ = codes.shape
+    blocks = codes.reshape(n, side // 2, 2, side // 2, 2).transpose(0, 1, 3, 2, 4)
+    letters = np.stack([blocks % alphabet, blocks // alphabet], -1)
+    return letters.reshape(n, -1, LETTERS).astype(np.int32)
+
+
+def unspell(tokens: np.ndarray, alphabet: int = ALPHABET) -> np.ndarray:
+    """Undoes `spell`: int `(n, s·s/4, 8)` → int32 `(n, s, s)`."""
+    n, side = len(tokens), math.isqrt(tokens.shape[1])
+    letters = tokens.reshape(n, side, side, 2, 2, 2)
+    blocks = letters[..., 0] + alphabet * letters[..., 1]
+    return blocks.transpose(0, 1, 3, 2, 4).reshape(n, 2 * side, 2 * side).astype(np.int32)
+
 
 class Speller(layers.Layer):
     """Embeddings before a transformer, and the choice of codes behind it.
 
     Args:
-        codes: how many values a letter has.
+        alphabet: how many values a letter has.
         letters: in a token.
         width: numbers per token of the transformer.
         seed: of the initial weights.
 
     Reference: Lee et al., 2022, arXiv:2203.01941, whose small second transformer draws the codes
-    of a place; here one hidden layer does.
+    of a place; here two layers do.
     """
 
-    def __init__(self, codes: int, letters: int, width: int, seed: int) -> None:
+    def __init__(self, alphabet: int, letters: int, width: int, seed: int) -> None:
         super().__init__()
         self.letters = letters
-        seeds = iter(range(seed, seed + 3 * letters))
-        self.read = [embedding(codes, width, next(seeds)) for _ in range(letters)]
+        seeds = iter(range(seed, seed + 3 * letters + 1))
+        self.read = [embedding(alphabet, width, next(seeds)) for _ in range(letters)]
         self.enter = linear(width, width, next(seeds))
-        self.before = [embedding(codes, width, next(seeds)) for _ in range(letters - 1)]
-        self.heads = [linear(width, codes, next(seeds)) for _ in range(letters)]
+        self.mix = linear(width, width, next(seeds))
+        self.before = [embedding(alphabet, width, next(seeds)) for _ in range(letters - 1)]
+        self.heads = [linear(width, alphabet, next(seeds)) for _ in range(letters)]
         self.built = True
 
     def embed(self, tokens: Any) -> Any:
         """Returns `(..., width)` of tokens, int32 `(..., letters)`."""
         return sum(read(tokens[..., i]) for i, read in enumerate(self.read))
+
+    def _hidden(self, state: Any) -> Any:
+        return ops.silu(self.mix(ops.silu(state)))
 
     def log_probability(self, y: Any, tokens: Any) -> Any:
         """Returns how likely tokens are.
@@ -57,7 +102,7 @@ class Speller(layers.Layer):
         state, total = self.enter(y), 0.0
         for i, head in enumerate(self.heads):
             letter = tokens[..., i]
-            logits = head(ops.silu(state))
+            logits = head(self._hidden(state))
             total -= keras.losses.sparse_categorical_crossentropy(letter, logits, True)
             if i < len(self.before):
                 state = state + self.before[i](letter)
@@ -79,7 +124,7 @@ class Speller(layers.Layer):
         """
         state, drawn = self.enter(y), []
         for i, head in enumerate(self.heads):
-            logits = head(ops.silu(state))
+            logits = head(self._hidden(state))
             if guidance != 1.0:
                 with_text, without = ops.split(logits, 2, axis=0)
                 logits = without + guidance * (with_text - without)

@@ -3,7 +3,7 @@
 A convolutional autoencoder whose latent numbers are rounded to a few levels each. Rounding needs
 no code book and no extra loss, and no code can die (finite scalar quantization, Mentzer et al.,
 2023, arXiv:2309.15505). Every text-to-image model of genlib works on this grid: with the codes,
-0 to 511, or with the latents before rounding, 3 numbers in [-1, 1]. The models take 2×2 places of
+0 to 4095, or with the latents before rounding, 4 numbers in [-1, 1]. The models take 2×2 places of
 the grid as one token, so an image is 8×8 tokens of four codes each.
 """
 
@@ -26,11 +26,11 @@ from genlib.data.images import to_float, to_uint8
 class TokenizerConfig:
     """What defines a tokenizer."""
 
-    levels: tuple[int, ...] = (8, 8, 8)  # of each latent channel
+    levels: tuple[int, ...] = (8, 8, 8, 8)  # of each latent channel
     width: int = 64  # channels at 16×16
     pixel_width: int = 16  # channels at 64×64
     encoder_blocks: int = 2
-    decoder_blocks: int = 3
+    decoder_blocks: int = 4
 
     @property
     def codes(self) -> int:
@@ -110,20 +110,6 @@ class _Residual(layers.Layer):
 
     def call(self, x: Any) -> Any:
         return x + self.second(ops.silu(self.first(ops.silu(x))))
-
-
-def codes_to_tokens(codes: np.ndarray) -> np.ndarray:
-    """Groups codes by 2×2: `(n, s, s)` → `(n, s·s/4, 4)`, tokens row by row."""
-    n, side, _ = codes.shape
-    blocks = codes.reshape(n, side // 2, 2, side // 2, 2).transpose(0, 1, 3, 2, 4)
-    return blocks.reshape(n, -1, 4)
-
-
-def tokens_to_codes(tokens: np.ndarray) -> np.ndarray:
-    """Undoes `codes_to_tokens`: `(n, s·s/4, 4)` → `(n, s, s)`."""
-    n, side = len(tokens), math.isqrt(tokens.shape[1])
-    blocks = tokens.reshape(n, side, side, 2, 2).transpose(0, 1, 3, 2, 4)
-    return blocks.reshape(n, 2 * side, 2 * side)
 
 
 def to_depth(x: Any, block: int) -> Any:
