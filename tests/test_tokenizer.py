@@ -50,13 +50,13 @@ def test_shapes_and_types_of_the_way_there_and_back():
     assert tokenizer.decode(codes).dtype == np.uint8
 
 
-def test_latents_are_rounded_before_they_are_decoded():
+def test_latents_at_the_levels_are_decoded_like_their_codes():
     tokenizer = Tokenizer(SMALL)
-    images = scenes.scenes(2).images
-    latents = tokenizer.latents(images)
-    np.testing.assert_array_equal(
-        tokenizer.decode(latents), tokenizer.decode(tokenizer.encode(images))
-    )
+    codes = tokenizer.encode(scenes.scenes(2).images)
+    latents = codes_to_latents(codes, SMALL.levels)
+    np.testing.assert_array_equal(tokenizer.decode(latents), tokenizer.decode(codes))
+    beyond = np.where(latents == 1, np.float32(3), latents)
+    np.testing.assert_array_equal(tokenizer.decode(beyond), tokenizer.decode(codes))
 
 
 def test_the_loss_is_zero_for_a_perfect_copy_and_sees_a_shifted_edge():

@@ -203,8 +203,8 @@ class Tokenizer(keras.Model):
         """Returns images.
 
         Args:
-            grid: codes, int `(n, 16, 16)`, or latents, float `(n, 16, 16, channels)`, which are
-                rounded first.
+            grid: codes, int `(n, 16, 16)`, or latents, float `(n, 16, 16, channels)`, which may
+                lie between the levels; those outside [-1, 1] are moved to its ends.
             batch_size: images per call of the decoder.
 
         Returns:
@@ -215,13 +215,14 @@ class Tokenizer(keras.Model):
         """
         grid, levels = np.asarray(grid), self.config.levels
         if grid.shape[1:] == (GRID, GRID, len(levels)) and grid.dtype.kind == "f":
-            grid = latents_to_codes(grid, levels)
-        if grid.shape[1:] != (GRID, GRID) or grid.dtype.kind not in "iu":
+            latents = np.clip(grid, -1, 1).astype(np.float32)
+        elif grid.shape[1:] == (GRID, GRID) and grid.dtype.kind in "iu":
+            latents = codes_to_latents(grid, levels)
+        else:
             raise ValueError(
                 f"The tokenizer decodes int codes (n, {GRID}, {GRID}) or float latents "
                 f"(n, {GRID}, {GRID}, {len(levels)}), got {grid.dtype} {grid.shape}."
             )
-        latents = codes_to_latents(grid, levels)
         return to_uint8(_in_batches(self._decode, latents, batch_size))
 
 
