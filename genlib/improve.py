@@ -69,18 +69,19 @@ def best_of(
     if n < 1:
         raise ValueError(f"n = {n}; draw at least 1 image for each description.")
     embedded = text.encode([captions.full(row) for row in attributes])
-    kept: Any = None
+    kept: list[np.ndarray] = []
     for turn in range(n):
         grids = sample(embedded, seed + turn)
         images = tokenizer.decode(grids)
         scores = agreement(critic, images, attributes)
-        if kept is None:
-            kept = [grids, images, scores]
-            continue
-        better = scores > kept[2]
-        for old, new in zip(kept, (grids, images, scores), strict=True):
-            old[better] = new[better]
-    return tuple(kept)
+        drawn = [np.array(grids), np.array(images), scores]  # copies, which may be written into
+        if kept:
+            better = scores > kept[2]
+            for old, new in zip(kept, drawn, strict=True):
+                old[better] = new[better]
+        else:
+            kept = drawn
+    return kept[0], kept[1], kept[2]
 
 
 @dataclass(frozen=True)
