@@ -81,11 +81,11 @@ def _train_recipe(name: str, about: str) -> None:
 
         from genlib import recipes, train
 
-        task = recipes.TASKS[name](**({} if seed is None else {"seed": seed}))
+        kind = recipes.find(name)
+        options: dict[str, Any] = {} if seed is None else {"seed": seed}
+        task = kind(**options)
         if epochs is not None:  # the fall of the learning rate is spread over the epochs
-            task = recipes.TASKS[name](
-                replace(task.recipe, epochs=epochs), **({} if seed is None else {"seed": seed})
-            )
+            task = kind(recipe=replace(task.recipe, epochs=epochs), **options)
         state = train.run(task, task.recipe.epochs, out)
         typer.echo(
             f"{state.epoch} epochs done; loss {state.history['loss'][-1]:.4f}. "
@@ -100,6 +100,7 @@ for _name, _about in {
     "image-gpt": "Train image GPT, which writes code after code",
     "coarse-to-fine": "Train coarse to fine, seven groups of codes",
     "flow": "Train the rectified flow on latents",
+    "text-student": "Train the small encoder of texts; needs the language model",
 }.items():
     _train_recipe(_name, _about)
 

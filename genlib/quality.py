@@ -5,7 +5,7 @@ The judge of Scenes reads the attributes of an image; the prompt says which ones
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,12 +83,16 @@ def generator_quality(
     return measured
 
 
-def of(recipe: str) -> Callable[[Any], dict[str, Any]]:
+def of(recipe: str) -> Callable[[Any], Mapping[str, Any]]:
     """Returns what measures the model of a recipe."""
     if recipe.startswith("scenes-"):
         return judge_quality
     if recipe == "tokenizer":
         return tokenizer_quality
+    if recipe == "text-student":
+        from genlib.text.training import quality
+
+        return quality
 
     def measure(model: Any) -> dict[str, Any]:
         tokenizer = load_tokenizer()

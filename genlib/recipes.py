@@ -93,7 +93,8 @@ class FitTask:
         """Makes the task that a run's record or a card describes."""
         parameters = typing.get_type_hints(cls.__init__)
         config = typing.get_args(parameters["config"])[0]
-        return cls(
+        make: Callable[..., FitTask] = cls
+        return make(
             recipe=Recipe(**card["training"]),
             config=weights.settings(config, card["config"]),
             seed=card["seed"],
@@ -126,7 +127,11 @@ class FitTask:
         """Returns inputs and targets of one step."""
         raise NotImplementedError
 
-    def epoch(self, epoch: int) -> Iterator[Mapping[str, Any]]:
+    def sample(self) -> np.ndarray:
+        """Returns images to look at, uint8 `(n, height, width, channels)`: always the same."""
+        raise NotImplementedError
+
+    def epoch(self, epoch: int) -> Iterator[dict[str, Any]]:
         """Takes the steps of one epoch."""
         for step in range(self.steps_per_epoch):
             x, y = self.batch(epoch, step)
@@ -353,7 +358,7 @@ class FlowTask(GeneratorTask):
         return {"x": flow.interpolate(noise, latents, time), "time": time}, latents - noise
 
 
-TASKS = {
+TASKS: dict[str, type[FitTask]] = {
     task.name: task
     for task in (
         ScenesJudgeTask,
@@ -364,6 +369,22 @@ TASKS = {
         FlowTask,
     )
 }
+NAMES = (*TASKS, "text-student")
+
+
+def find(name: str) -> type[FitTask]:
+    """Returns the task of a recipe.
+
+    Raises:
+        ValueError: if there is no such recipe.
+    """
+    if name == "text-student":  # its module builds on this one
+        from genlib.text.training import TextStudentTask
+
+        return TextStudentTask
+    if name not in TASKS:
+        raise ValueError(f"No recipe {name!r}. Choose one of {NAMES}.")
+    return TASKS[name]
 
 
 def export(
@@ -372,7 +393,7 @@ def export(
     """Writes a run's averaged weights as float16, with their card.
 
     Args:
-        run: the folder of a run of one of `TASKS`.
+        run: the folder of a run of one of `NAMES`.
         path: of the weights, without ending.
         metrics: measures the model; what it returns becomes part of the card.
 
@@ -386,12 +407,11 @@ def export(
     """
     folder = Path(run)
     card = checkpoint.read_run(folder)
-    if card.get("recipe") not in TASKS:
+    if card.get("recipe") not in NAMES:
         raise checkpoint.RunError(
-            f"{folder} holds a run of {card.get('recipe')!r}; exported here are {sorted(TASKS)}."
+            f"{folder} holds a run of {card.get('recipe')!r}; exported here are {NAMES}."
         )
-    kind = TASKS[card["recipe"]]
-    task = kind.of(card)
+    task = find(card["recipe"]).of(card)
     state = checkpoint.restore(folder, task.variables())
     if state.epoch == 0:
         raise FileNotFoundError(f"The run in {folder} has no checkpoint yet: train it first.")

@@ -215,7 +215,7 @@ def settings(kind: type[Config], values: Mapping[str, Any]) -> Config:
     made: dict[str, Any] = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):
-            value = settings(hints[name], value)  # type: ignore[arg-type]
+            value = settings(hints[name], value)
         made[name] = tuple(value) if isinstance(value, list) else value
     return kind(**made)
 
