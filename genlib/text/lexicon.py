@@ -31,8 +31,10 @@ _MORE: Mapping[Language, Mapping[str, Sequence[str]]] = {
             "city|town|street|skyscrapers|buildings|a metropolis|urban skyline|towers|skyline",
         ),
         "light": (
-            "{body} on the left side|left {body}|{body} left|{body} far left|on the left, the {body}",
-            "central {body}|{body} at the center|{body} in the center|{body} middle|centered {body}",
+            "{body} on the left side|left {body}|{body} left|{body} far left"
+            "|on the left, the {body}",
+            "central {body}|{body} at the center|{body} in the center|{body} middle"
+            "|centered {body}",
             "{body} on the right side|right {body}|{body} right|{body} far right"
             "|on the right, the {body}",
             "no {body}|without {body}|hidden {body}|{body} not visible|invisible {body}"
@@ -131,7 +133,7 @@ def loose(attributes: Sequence[int], rng: np.random.Generator) -> captions.Capti
     named = rng.permutation(list(ATTRIBUTES))[: rng.integers(1, len(ATTRIBUTES) + 1)]
 
     def one(choices: Sequence[str]) -> str:
-        return choices[rng.integers(len(choices))]
+        return choices[int(rng.integers(len(choices)))]
 
     said = [one(phrases(name, attributes, language)) for name in named]
     for at, words in ((0, _MOODS), (0, _ASKS), (len(said), _MOODS)):

@@ -1,7 +1,7 @@
-"""The student: a small encoder that reads English and Chinese as the language model reads English.
+"""The student: a small encoder that reads English and Chinese as the teacher reads English.
 
-A text is a bag of features: its words, pairs of neighbouring words, and pieces of words; of Chinese,
-one to three characters. Each feature has a number (a hash), each number a vector; their sum, and two
+A text is a bag of features: its words, pairs of neighbours, and pieces of words; of Chinese, one
+to three characters. Each feature has a number (a hash), each number a vector; their sum, and two
 small networks, give 128 numbers. They are trained to be those that the teacher gives for the plain
 English caption of what the text names. A second head tells which values the text names.
 
@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def features(text: str, size: int = 8192) -> list[int]:
     for word in words(text):
         if re.match(f"[{_CHINESE}]", word):
             single += word
-            pairs += map("".join, zip(word, word[1:], strict=False))
+            pairs += map("".join, pairwise(word))
             pieces += map("".join, zip(word, word[1:], word[2:], strict=False))
             continue
         latin.append(word)
@@ -80,12 +81,12 @@ def features(text: str, size: int = 8192) -> list[int]:
         if len(word) > 3:
             inside = f"_{word[:24]}_"
             pieces += [inside[i : i + n] for n in (3, 4) for i in range(len(inside) - n + 1)]
-    pairs += [f"{a} {b}" for a, b in zip(latin, latin[1:], strict=False)]
+    pairs += [f"{a} {b}" for a, b in pairwise(latin)]
     found = (single + pairs + pieces)[:MOST]
     return [1 + zlib.crc32(f.encode("utf-8", "replace")) % (size - 1) for f in found]
 
 
-def table(rows: Sequence[Sequence[int]]) -> np.ndarray:
+def table(rows: Sequence[Any]) -> np.ndarray:
     """Returns features as one array, int32 `(n, 256)`, filled up with zeros."""
     filled = np.zeros((len(rows), MOST), np.int32)
     for i, row in enumerate(rows):

@@ -208,4 +208,5 @@ def quality(model: Student, n: int = 1000) -> Mapping[str, Any]:
     return measured
 
 
-TASKS[TextStudentTask.name] = TextStudentTask  # so that `genlib.recipes.export` knows it
+# So that `genlib train` and `genlib export` know it.
+TASKS[TextStudentTask.name] = TextStudentTask  # type: ignore[assignment]
