@@ -102,12 +102,18 @@ def load(method: str) -> Any:
     Raises:
         ValueError: if there is no such method.
         FileNotFoundError: if its weights are not there.
-        WeightsError: if they are damaged.
+        WeightsError: if they are damaged, or were trained for another tokenizer.
     """
     if method not in METHODS:
         raise ValueError(f"No method {method!r}. Choose one of {tuple(METHODS)}.")
     m = METHODS[method]
-    return weights.load_model(m.weights, (m.weights,), m.model, m.config)[0]
+    model, card = weights.load_model(m.weights, (m.weights,), m.model, m.config)
+    if card.get("tokenizer") != _tokenizer().fingerprint():
+        raise weights.WeightsError(
+            f"The weights {m.weights!r} were trained for tokenizer {card.get('tokenizer')}, and "
+            f"the one here is {_tokenizer().fingerprint()}. Train the one or the other again."
+        )
+    return model
 
 
 @cache

@@ -207,7 +207,7 @@ class ScenesJudgeTask(FitTask):
     def __init__(
         self, recipe: Recipe | None = None, config: JudgeConfig | None = None, seed: int = 0
     ) -> None:
-        recipe = recipe or Recipe(epochs=16, batch_size=64)
+        recipe = recipe or Recipe(epochs=12, batch_size=64)
         super().__init__(ScenesJudge(config, seed), attribute_loss, recipe, seed)
 
     def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
@@ -258,6 +258,10 @@ class GeneratorTask(FitTask):
         super().__init__(model, loss, recipe, seed)
         self.tokenizer = tokenizer or load_tokenizer()
         self._latents: dict[int, np.ndarray] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """Returns also which tokenizer the model learns to talk to."""
+        return {**super().describe(), "tokenizer": self.tokenizer.fingerprint()}
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
         """Returns the model's inputs besides the text, and its targets."""

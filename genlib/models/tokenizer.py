@@ -9,6 +9,7 @@ the grid as one token, so an image is 8×8 tokens of four codes each.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,14 @@ class Tokenizer(keras.Model):
 
         self._encode = backend.compile_step(self.encoder, self.encoder.variables)
         self._decode = backend.compile_step(self.decoder, self.decoder.variables)
+
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that tell one encoder, and so one code, from another.
+
+        A model that was trained on the codes of one tokenizer talks nonsense to another.
+        """
+        parts = [np.asarray(backend.to_numpy(v.value), "<f2") for v in self.encoder.variables]
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
 
     def call(self, images: Any) -> Any:
         """Reconstructs images: float32 `(b, 64, 64, 3)` in [-1, 1], the result about so."""
