@@ -107,6 +107,11 @@ weights: $(VENV)/.base ## train the shipped weights again (hours on two cores; s
 	@$(BIN)/genlib export runs/gan-mlp --out genlib/weights/gan-mlp-fashion
 	@$(BIN)/genlib train gan --network conv --epochs 10 --out runs/gan-conv
 	@$(BIN)/genlib export runs/gan-conv --out genlib/weights/gan-conv-fashion
+	@# In this order: each model needs the weights of those before it.
+	@for recipe in scenes-judge:judge-scenes scenes-eye:eye-scenes tokenizer text-student \
+	    image-gpt coarse-to-fine flow; do \
+	  $(BIN)/genlib train $${recipe%:*} --out runs/$${recipe%:*} && \
+	  $(BIN)/genlib export runs/$${recipe%:*} --out genlib/weights/$${recipe#*:}; done
 
 clean: ## remove what was built, the environment too
 	rm -rf _build runs/notebooks $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
