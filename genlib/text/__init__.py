@@ -16,8 +16,9 @@ import numpy as np
 
 from genlib.text.student import CHARACTERS, load_student
 from genlib.text.teacher import WIDTH, load_teacher
+from genlib.text.writer import Description, describe
 
-__all__ = ["WIDTH", "Encoder", "encode"]
+__all__ = ["WIDTH", "Description", "Encoder", "describe", "encode"]
 
 Encoder = Literal["student", "smollm"] | Callable[[Sequence[str]], np.ndarray]
 

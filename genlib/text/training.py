@@ -23,7 +23,7 @@ from genlib import weights
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
 from genlib.metrics import wilson
-from genlib.recipes import TASKS, FitTask, Recipe
+from genlib.recipes import FitTask, Recipe
 from genlib.text import lexicon, student, teacher
 from genlib.text.student import READINGS, Student, StudentConfig
 
@@ -206,7 +206,3 @@ def quality(model: Student, n: int = 1000) -> Mapping[str, Any]:
             "cosine": round(float(((made * target).sum(1) / lengths).mean()), 4),
         }
     return measured
-
-
-# So that `genlib train` and `genlib export` know it.
-TASKS[TextStudentTask.name] = TextStudentTask  # type: ignore[assignment]
