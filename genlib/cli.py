@@ -105,6 +105,17 @@ for _name, _about in {
     _train_recipe(_name, _about)
 
 
+@train_app.command("text-teacher")
+def train_text_teacher(
+    out: Annotated[Path, typer.Option(help="The weights, without ending.")],
+) -> None:
+    """Fit the projection through which the language model reads; the student learns from it."""
+    from genlib.text.training import fit_teacher
+
+    fit_teacher(out)
+    typer.echo(f"{out}.safetensors")
+
+
 @app.command()
 def sample(
     run: Annotated[str, typer.Argument(help="A trained run's folder, or shipped weights.")],
