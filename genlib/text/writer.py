@@ -291,14 +291,17 @@ def _complete(
         named = frozenset(name for name, k in zip(NAMES, kept, strict=True) if k)
         values = tuple(ATTRIBUTES[name][v] for name, v in zip(NAMES, row, strict=True))
         sure = float(sum(log_softmax(p[1:])[v] for p, v in zip(reading, row, strict=True)))
-        note = _note(wish, values, named)
+        lost = [ATTRIBUTES[m][reading[i][1:].argmax()] for i, m in enumerate(NAMES) if told[i]]
+        note = _note(wish, values, named, [v for v in lost if v not in values])
         found.append(Description(captions.full(row), values, named, sure, note))
     return found
 
 
-def _note(wish: str, values: Sequence[str], named: frozenset[str]) -> str:
+def _note(wish: str, values: Sequence[str], named: frozenset[str], lost: Sequence[str]) -> str:
     said = ", ".join(f"{n} {v}" for n, v in zip(NAMES, values, strict=True) if n in named)
     free = ", ".join(name for name in NAMES if name not in named)
+    if lost:
+        said += f" (not with it: {', '.join(lost)}; a boat needs water)"
     note = f"Understood: {said or 'nothing that can be drawn'}."
     if free:
         note += f" Left open: {free}."

@@ -1,0 +1,94 @@
+"""How often does a description keep all that the wish names?
+
+    python benchmarks/describe.py           # about ten minutes on one core
+
+Wishes are captions, of which it is known what they name: in wordings that the student has trained
+on, in wordings set aside (each phrase and template is new), English and Chinese. A description
+keeps a wish if it has the value of every attribute that the wish names. Writes
+benchmarks/describe.json.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from genlib import bench
+from genlib.data import captions, scenes
+from genlib.data.captions import ATTRIBUTES
+from genlib.metrics import wilson
+from genlib.text import describe, lexicon, writer
+
+N, FREE = 200, 40  # wishes; fewer for free writing, which takes seconds for each
+NAMES = tuple(ATTRIBUTES)
+
+
+def wishes(n: int, language: str, wording: str) -> list[tuple[captions.Caption, np.ndarray]]:
+    """Returns captions with the scenes that they tell of."""
+    rng = np.random.default_rng(11)
+    rows = scenes.combinations()[rng.integers(len(scenes.combinations()), size=n)]
+    return [(captions.caption(r, rng, language=language, wording=wording), r) for r in rows]
+
+
+def kept_by(method: str, said: captions.Caption, row: np.ndarray) -> list[bool]:
+    """Returns for each attribute that a wish names whether the description keeps it."""
+    values = captions.indices(describe(said.text, method=method)[0].attributes)
+    return [values[i] == row[i] for i, name in enumerate(NAMES) if name in said.named]
+
+
+def kept_freely(said: captions.Caption, row: np.ndarray) -> list[bool]:
+    """Returns the same of what SmolLM2 writes greedily: is a phrase of the value in it?"""
+    text = writer._smollm(writer.prompt(said.text)).lower()
+    return [
+        any(
+            phrase in text
+            for phrase in lexicon.phrases(name, row, "en")
+            + captions.phrases(name, row, "en", "unseen")
+        )
+        for name in NAMES
+        if name in said.named
+    ]
+
+
+def measure(keep: object, tried: list) -> dict[str, object]:
+    """Returns shares with 95 % intervals, and milliseconds for a wish."""
+    keep(*tried[0])  # models load, caches fill
+    start = time.perf_counter()
+    kept = [keep(*one) for one in tried]
+    spent = 1000 * (time.perf_counter() - start) / len(tried)
+
+    def share(right: int, n: int) -> list[float]:
+        return [round(x, 4) for x in (right / n, *wilson(right, n))]
+
+    flat = [k for one in kept for k in one]
+    return {
+        "wishes": len(tried),
+        "every attribute": share(sum(map(all, kept)), len(kept)),
+        "each attribute": share(sum(flat), len(flat)),
+        "milliseconds": round(spent, 2),
+    }
+
+
+def main() -> None:
+    """Measures each way, and writes the record."""
+    rows: dict[str, object] = {}
+    for language, wording in (("en", "seen"), ("en", "unseen"), ("zh", "seen"), ("zh", "unseen")):
+        tried = wishes(N, language, wording)
+        ways = {"student": lambda *a: kept_by("student", *a)}
+        if language == "en":
+            ways["grammar"] = lambda *a: kept_by("grammar", *a)
+            ways["free, greedy"] = kept_freely
+        for way, keep in ways.items():
+            key = f"{way}, {language} {wording}"
+            rows[key] = measure(keep, tried[:FREE] if way.startswith("free") else tried)
+            print(key, rows[key], flush=True)
+    record = {"environment": bench.environment(), "rows": rows}
+    path = Path(__file__).with_name("describe.json")
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

