@@ -304,7 +304,7 @@ class ImageGPTTask(GeneratorTask):
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        recipe = recipe or Recipe(epochs=14, learning_rate=2e-3)
+        recipe = recipe or Recipe(epochs=36, batch_size=32, learning_rate=1.5e-3)
         super().__init__(ImageGPT(config, seed), token_loss, recipe, seed, tokenizer)
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -326,7 +326,7 @@ class CoarseToFineTask(GeneratorTask):
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        recipe = recipe or Recipe(epochs=14, learning_rate=2e-3)
+        recipe = recipe or Recipe(epochs=36, batch_size=32, learning_rate=1.5e-3)
         super().__init__(CoarseToFine(config, seed), token_loss, recipe, seed, tokenizer)
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -348,7 +348,7 @@ class FlowTask(GeneratorTask):
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        recipe = recipe or Recipe(epochs=14, learning_rate=1e-3)
+        recipe = recipe or Recipe(epochs=36, batch_size=32, learning_rate=1e-3)
         super().__init__(Flow(config, seed), "mse", recipe, seed, tokenizer)
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
