@@ -109,7 +109,8 @@ weights: $(VENV)/.base ## train the shipped weights again (hours on two cores; s
 	@$(BIN)/genlib export runs/gan-conv --out genlib/weights/gan-conv-fashion
 	@# In this order: each model needs the weights of those before it.
 	@$(BIN)/genlib train text-teacher --out genlib/weights/text-teacher
-	@for recipe in scenes-judge:judge-scenes scenes-eye:eye-scenes tokenizer text-student \
+	@for recipe in scenes-judge:judge-scenes scenes-eye:eye-scenes scenes-critic:critic-scenes \
+	    tokenizer text-student \
 	    image-gpt coarse-to-fine flow; do \
 	  $(BIN)/genlib train $${recipe%:*} --out runs/$${recipe%:*} && \
 	  $(BIN)/genlib export runs/$${recipe%:*} --out genlib/weights/$${recipe#*:}; done

@@ -96,9 +96,10 @@ def _train_recipe(name: str, about: str) -> None:
 for _name, _about in {
     "scenes-judge": "Train the judge that reads the attributes of Scenes",
     "scenes-eye": "Train the smaller judge whose first layers teach the tokenizer",
-    "tokenizer": "Train the tokenizer, 64×64 images to 8×8 codes",
-    "image-gpt": "Train image GPT, which writes code after code",
-    "coarse-to-fine": "Train coarse to fine, seven groups of codes",
+    "scenes-critic": "Train the judge that chooses among generated images",
+    "tokenizer": "Train the tokenizer, 64×64 images to 16×16 codes",
+    "image-gpt": "Train image GPT, which writes token after token",
+    "coarse-to-fine": "Train coarse to fine, seven groups of tokens",
     "flow": "Train the rectified flow on latents",
     "text-student": "Train the small encoder of texts; needs the language model",
 }.items():

@@ -55,7 +55,7 @@ METHODS: Mapping[str, Method] = {
         ImageGPT,
         ImageGPTConfig,
         "image-gpt",
-        "code after code, as a language model writes; 64 forwards of one token",
+        "token after token, as a language model writes; 64 forwards of one token",
         {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5},
     ),
     "coarse-to-fine": Method(
@@ -69,7 +69,7 @@ METHODS: Mapping[str, Method] = {
         Flow,
         FlowConfig,
         "flow",
-        "noise that flows to the image in a number of steps, all codes at once",
+        "noise that flows to the image in a number of steps, all of it at once",
         {"steps": 20, "guidance": 2.0, "solver": "euler"},
     ),
 }

@@ -239,6 +239,17 @@ class ScenesEyeTask(ScenesJudgeTask):
         super().__init__(recipe, config or JudgeConfig(width=24, features=64), seed)
 
 
+class ScenesCriticTask(ScenesJudgeTask):
+    """Trains the critic, which chooses among generated images: a judge of another seed."""
+
+    name = "scenes-critic"
+
+    def __init__(
+        self, recipe: Recipe | None = None, config: JudgeConfig | None = None, seed: int = 2
+    ) -> None:
+        super().__init__(recipe, config, seed)
+
+
 class GeneratorTask(FitTask):
     """Trains a text-to-image model on the latents that the tokenizer makes of Scenes.
 
@@ -367,6 +378,7 @@ TASKS: dict[str, type[FitTask]] = {
     for task in (
         ScenesJudgeTask,
         ScenesEyeTask,
+        ScenesCriticTask,
         TokenizerTask,
         ImageGPTTask,
         CoarseToFineTask,

@@ -19,6 +19,7 @@ TINY = TokenizerConfig(levels=(3, 3), width=8, pixel_width=4)
 CONFIGS = {
     "scenes-judge": JudgeConfig(width=4, features=8),
     "scenes-eye": JudgeConfig(width=4, features=8),
+    "scenes-critic": JudgeConfig(width=4, features=8),
     "tokenizer": TINY,
     "image-gpt": ImageGPTConfig(SHAPE, alphabet=3, text_width=8, prefix=2),
     "coarse-to-fine": CoarseToFineConfig(SHAPE, alphabet=3, text_width=8, prefix=2),

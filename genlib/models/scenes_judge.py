@@ -20,6 +20,7 @@ from genlib.data.images import to_float
 
 SHIPPED = "judge-scenes"
 EYE = "eye-scenes"  # another, smaller one: the tokenizer learns from it, the judge stays apart
+CRITIC = "critic-scenes"  # a third one, which chooses among images; the judge only measures
 SIZES = tuple(len(values) for values in ATTRIBUTES.values())  # (4, 6, 4, 5, 5)
 _ENDS = tuple(np.cumsum(SIZES)[:-1].tolist())
 
@@ -131,5 +132,5 @@ def load_scenes_judge(path: str | Path = SHIPPED) -> ScenesJudge:
         FileNotFoundError: if there are no such weights.
         WeightsError: if they are damaged or those of another model.
     """
-    recipes = ("scenes-judge", "scenes-eye")
+    recipes = ("scenes-judge", "scenes-eye", "scenes-critic")
     return weights.load_model(path, recipes, ScenesJudge, JudgeConfig)[0]
