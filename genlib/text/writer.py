@@ -1,9 +1,10 @@
 """The language model writes: a short wish becomes full descriptions that an image can follow.
 
-SmolLM2 is small and rambles, so it does not write freely. The grammar of the captions leaves it
-one choice for each of the five attributes: which value does the wish name, or none? Each choice is
-one token after a few examples, and the model's logits are its likelihood. What the wish names is
-kept; what it leaves open is drawn, so that each description is another one.
+SmolLM2 is small and rambles, so it does not write freely: the grammar of the captions leaves it
+single choices, and its logits are the likelihoods. It explains the words that the student does not
+know, each as one of the values that an image can have ("schooner => boat"), and it prefers some
+values for what the wish leaves open. What the wish names is kept; what it leaves open is drawn, so
+that each description is another one.
 """
 
 from __future__ import annotations
@@ -27,16 +28,13 @@ Method = Literal["student", "grammar", "free"]
 Writer = Callable[[str], str]  # any language model: prompt → text
 
 NAMES = tuple(ATTRIBUTES)
-OPEN = "any"  # what the model answers where the wish names no value
-EXAMPLES = 3  # of each answer in a prompt
-_ASK = {
-    "time": "the time of day",
-    "land": "the place",
-    "light": "where the sun or the moon stands",
-    "weather": "the weather",
-    "object": "the thing in it",
-}
-_EMPTY = ("N/A", "an image", "a beautiful picture")  # wishes that name nothing, to calibrate with
+ANSWERS = (*(value for values in ATTRIBUTES.values() for value in values), "other")
+SURE = 0.5  # how likely an explanation must be to count
+QUERIES = 12  # words and phrases of a wish that are explained
+_CUT = re.compile(r"[,;.:!?]|\b(?:with|and|in|at|under|by|over|on|too)\b")  # between phrases
+_STARTS = np.cumsum([0, *map(len, ATTRIBUTES.values())])
+_OTHERS = ("a dog", "happy people", "a blue guitar")  # examples of what cannot be drawn
+_TASTE = ("Time of day", "Place", "The sun or moon is on the", "The weather is", "One sees a")
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
 
@@ -80,8 +78,8 @@ def describe(
         n: how many descriptions.
         seed: of what is drawn. Description `i` depends on the wish, the seed and `i`.
         method: who reads the wish and fills in what it leaves open. `"student"`: the small
-            encoder reads, and what is open is drawn evenly. `"grammar"`: SmolLM2 reads and
-            prefers (a Chinese wish is read by the student, since SmolLM2 reads English).
+            encoder reads, and what is open is drawn evenly. `"grammar"`: SmolLM2 explains the
+            words that the student does not know, if they are English, and prefers some values.
             `"free"`: a language model writes a sentence as it likes, and the student reads that.
         writer: prompt to text, for `"free"`; SmolLM2 unless given.
         temperature: of the draws by `"grammar"`; 0 takes the likeliest.
@@ -114,15 +112,14 @@ def describe(
         if not isinstance(written, str):
             raise TypeError(f"The writer returned {type(written).__name__}; return a text.")
         reading = _join(read(wish), read(written[:CHARACTERS]))
-    elif method == "grammar" and not _CHINESE.search(wish):
-        reading = load_reader()(wish)
+    elif method == "grammar":
+        reading = explain(wish, load_reader())
     else:
         reading = read(wish)
-    taste = reading
-    if method == "grammar" and _CHINESE.search(wish):
-        taste = load_reader()(captions.plain(*_plainly(reading)) or "an image")
-    elif method != "grammar":
-        taste, temperature = [np.zeros(len(part)) for part in reading], 1.0
+    if method == "grammar":
+        taste = load_reader().taste(captions.plain(*_plainly(reading)))
+    else:
+        taste, temperature = [np.zeros(len(values)) for values in ATTRIBUTES.values()], 1.0
     return _complete(wish, reading, taste, n, seed, temperature)
 
 
@@ -172,72 +169,106 @@ _STOP = frozenset(
 
 
 class Reader:
-    """Reads with a language model which value of each attribute a wish names.
+    """Explains words with a language model, and tells what it would like to see.
 
-    Five prompts, one for each attribute, hold the same question about other captions with its
-    answers. They are read once; a wish continues all five at once, and the logits of the answers'
-    first tokens tell how likely each answer is. The model likes some answers better than others
-    whatever the wish, so what it says of empty wishes is subtracted.
+    A prompt of examples ("twilight => sunset") is read once. A phrase continues it, and the logits
+    of the answers' first tokens tell which answer is how likely.
 
     Args:
-        llm: the language model; no two answers to one question may begin with the same token.
-        examples: of each answer in a prompt.
-        calibrate: subtract what the model says of wishes that name nothing.
+        llm: the language model; no two of `ANSWERS` may begin with the same token.
+        examples: of each value in the prompt.
 
-    Reference: Zhao et al., 2021, arXiv:2102.09690, section 4 (contextual calibration).
+    Reference: Zhao et al., 2021, arXiv:2102.09690, section 4 (`taste` is calibrated in context;
+    explanations are better without, benchmarks/describe.json).
 
     Example:
-        >>> load_reader()("a small boat at dusk")[0].argmax()  # 0 is open, then the times of day
-        3
+        >>> ANSWERS[load_reader()("a schooner").argmax()]
+        'boat'
     """
 
-    def __init__(self, llm: LLM, examples: int = EXAMPLES, calibrate: bool = True) -> None:
+    def __init__(self, llm: LLM, examples: int = 2) -> None:
         self.llm = llm
-        self.answers = [
-            [llm.tokenize(f" {answer}")[0] for answer in (OPEN, *values)]
-            for values in ATTRIBUTES.values()
-        ]
-        for name, first in zip(NAMES, self.answers, strict=True):
-            if len(set(first)) < len(first):
-                raise ValueError(f"Two values of {name} begin with the same token: {first}.")
-        self.state: State = llm.prefill([few_shot(name, examples) for name in NAMES], room=128)
-        self.bias: list[np.ndarray] = [np.zeros(len(a)) for a in self.answers]
-        if calibrate:
-            empty = [self(wish) for wish in _EMPTY]
-            self.bias = [np.mean(part, axis=0) for part in zip(*empty, strict=True)]
+        self.first = [llm.tokenize(f" {answer}")[0] for answer in ANSWERS]
+        if len(set(self.first)) < len(ANSWERS):
+            raise ValueError(f"Two answers begin with the same token: {self.first}.")
+        self.state: State = llm.prefill(few_shot(examples), room=48)
+        self._indifferent = self._likely("a scene")
 
-    def __call__(self, wish: str) -> list[np.ndarray]:
-        """Returns for each attribute the log-probabilities of "open" and of its values."""
-        said = " ".join(wish.replace("<|", "< |").split())[:400]
-        ids = self.llm.tokenize(f"{said} =>")
-        logits = self.llm.step(self.state, np.tile(ids, (len(NAMES), 1))).logits
+    def __call__(self, phrase: str) -> np.ndarray:
+        """Returns the log-probabilities of `ANSWERS` for what a phrase means, float64 `(25,)`."""
+        ids = self.llm.tokenize(f"{phrase[:80].replace('<|', '< |')} =>")
+        logits = self.llm.step(self.state, [ids]).logits[0]
+        return log_softmax(logits[self.first].astype(np.float64))
+
+    def taste(self, plain: str) -> list[np.ndarray]:
+        """Returns for each attribute how likely each value is, given a plain caption, in nats.
+
+        What the model likes whatever the caption is subtracted.
+        """
+        likely = self._likely(plain or "a scene")
+        return [a - b for a, b in zip(likely, self._indifferent, strict=True)]
+
+    def _likely(self, plain: str) -> list[np.ndarray]:
+        logits = self.llm.prefill([f"An image of {plain}. {ask}:" for ask in _TASTE]).logits
         return [
-            log_softmax(log_softmax(row[first].astype(np.float64)) - bias)
-            for row, first, bias in zip(logits, self.answers, self.bias, strict=True)
+            log_softmax(row[self.first[start:end]].astype(np.float64))
+            for row, start, end in zip(logits, _STARTS, _STARTS[1:], strict=False)
         ]
 
 
-def few_shot(name: str, examples: int = EXAMPLES) -> str:
-    """Returns a question about one attribute, and captions with the answers."""
-    rng = np.random.default_rng(list(NAMES).index(name))
-    values = ATTRIBUTES[name]
-    wanted = dict.fromkeys((OPEN, *values), examples)
-    lines = []
-    while any(wanted.values()):
-        row = scenes.combinations()[rng.integers(len(scenes.combinations()))]
-        said = captions.caption(row, rng, language="en")
-        answer = values[row[NAMES.index(name)]] if name in said.named else OPEN
-        if wanted[answer] and len(said.text) < 70:
-            wanted[answer] -= 1
-            lines.append(f"{said.text} => {answer}\n")
+def explain(wish: str, reader: Callable[[str], np.ndarray]) -> list[np.ndarray]:
+    """Returns what the student reads, and for what it leaves open, what its unknown words mean.
+
+    Args:
+        wish: a text; its unknown English words are explained, alone and within their phrases.
+        reader: phrase to the log-probabilities of `ANSWERS`.
+
+    Returns:
+        As `read` does.
+    """
+    said = words(wish)
+    unknown = {w for w in said if w not in _STOP and _strange(w) and not _CHINESE.match(w)}
+    if not unknown:
+        return read(wish)
+    reading = read(" ".join(w for w in said if w not in unknown))
+    asked: list[str] = []
+    for part in _CUT.split(wish.lower()):
+        inside = words(part)
+        if unknown & set(inside):
+            asked += [w for w in inside if w in unknown]
+            asked += [" ".join(inside)] if 1 < len(inside) < 7 else []
+    best: dict[int, np.ndarray] = {}
+    for phrase in [*dict.fromkeys(asked)][:QUERIES]:
+        answer = reader(phrase)
+        index = int(answer.argmax())
+        if index == len(ANSWERS) - 1 or answer[index] < np.log(SURE):
+            continue
+        which = int(np.searchsorted(_STARTS, index, side="right")) - 1
+        if which not in best or answer[index] > best[which].max():
+            best[which] = answer[[-1, *range(_STARTS[which], _STARTS[which + 1])]]
+    return [
+        log_softmax(best[i]) if i in best and not told else part
+        for i, (part, told) in enumerate(zip(reading, _named(reading), strict=True))
+    ]
+
+
+def few_shot(examples: int) -> str:
+    """Returns the prompt: words for each value, and words for none."""
+    rng = np.random.default_rng(0)
+    lines = [f"{phrase} => other\n" for phrase in _OTHERS]
+    for name, values in ATTRIBUTES.items():
+        for index, value in enumerate(values):
+            row = [min(index, len(v) - 1) for v in ATTRIBUTES.values()]
+            known = lexicon.phrases(name, row, "en")
+            chosen = rng.choice(known, min(examples, len(known)), replace=False)
+            lines += [f"{phrase} => {value}\n" for phrase in chosen]
     rng.shuffle(lines)
-    choices = ", ".join(values)
-    return f"Which is {_ASK[name]}: {choices}? If it is not said: {OPEN}.\n\n" + "".join(lines)
+    return "Words for landscapes, and their kind.\n\n" + "".join(lines)
 
 
 @cache
 def load_reader() -> Reader:
-    """Returns SmolLM2 with the prompts read.
+    """Returns SmolLM2 with the prompt read.
 
     Raises:
         ImportError: if a package is missing; the message has the command that installs it.
@@ -281,7 +312,7 @@ def _complete(
     likely = np.zeros(len(rows))
     for i, part in enumerate(taste):
         if not told[i]:
-            likely += part[1:][rows[:, i]]
+            likely += part[rows[:, i]]
     found = []
     for index in range(n):
         rng = np.random.default_rng((seed, index))
