@@ -61,7 +61,7 @@ def measure(keep: object, tried: list) -> dict[str, object]:
     spent = 1000 * (time.perf_counter() - start) / len(tried)
 
     def share(right: int, n: int) -> list[float]:
-        return [round(x, 4) for x in (right / n, *wilson(right, n))]
+        return [round(float(x), 4) for x in (right / n, *wilson(right, n))]
 
     flat = [k for one in kept for k in one]
     return {
