@@ -203,12 +203,17 @@ def describe(
 @app.command()
 def methods() -> None:
     """List the ways from a prompt to images."""
-    from genlib import pipeline
+    from genlib import pipeline, weights
 
     for name, method in pipeline.METHODS.items():
         options = ", ".join(f"{key} {value}" for key, value in method.options.items())
         default = " (the default)" if name == pipeline.DEFAULT else ""
-        typer.echo(f"{name}{default}: {method.about}\n    {options}")
+        missing = (
+            f"\n    no weights yet: genlib train {name}"
+            if method.weights not in weights.shipped()
+            else ""
+        )
+        typer.echo(f"{name}{default}: {method.about}\n    {options}{missing}")
 
 
 @app.command()
