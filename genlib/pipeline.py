@@ -251,9 +251,7 @@ def _describe(
         return (prompt,) * n, ()
     if writer not in ("student", "llm"):
         raise ValueError(f"describe = {writer!r}; choose 'student', 'llm' or 'off'.")
-    written = text.describe(
-        prompt, n, seed, method={"student": "student", "llm": "grammar"}[writer]
-    )
+    written = text.describe(prompt, n, seed, method="grammar" if writer == "llm" else "student")
     return tuple(d.text for d in written), tuple(dict.fromkeys(d.understood for d in written))
 
 
