@@ -178,8 +178,8 @@ class Reader:
         llm: the language model; no two of `ANSWERS` may begin with the same token.
         examples: of each value in the prompt.
 
-    Reference: Zhao et al., 2021, arXiv:2102.09690, section 4 (`taste` is calibrated in context;
-    explanations are better without, benchmarks/describe.json).
+    Reference: Zhao et al., 2021, arXiv:2102.09690, section 4 (contextual calibration, of `taste`;
+    it makes explanations worse).
 
     Example:
         >>> ANSWERS[load_reader()("a schooner").argmax()]
