@@ -70,10 +70,10 @@ METHODS: Mapping[str, Method] = {
         FlowConfig,
         "flow",
         "noise that flows to the image in a number of steps, all of it at once",
-        {"steps": 20, "guidance": 2.0, "solver": "euler"},
+        {"steps": 16, "guidance": 3.0, "solver": "euler"},
     ),
 }
-DEFAULT = "image-gpt"
+DEFAULT = "flow"
 
 
 @dataclass(frozen=True)
