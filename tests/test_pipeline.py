@@ -9,15 +9,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from genlib import cli, pipeline
-from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
+from genlib.models.flow import Flow, FlowConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    shape = TransformerConfig(1, 16, heads=2, kv_heads=1, hidden=16)
-    model = ImageGPT(ImageGPTConfig(shape, alphabet=3, text_width=8, prefix=2))
+    shape = TransformerConfig(1, 16, heads=2, kv_heads=2, hidden=16, modulated=True)
+    model = Flow(FlowConfig(shape, channels=2, text_width=8))
     tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
 
     def encode(texts):
@@ -28,7 +28,7 @@ def small(monkeypatch):
         return [SimpleNamespace(text=text, understood=f"read by {method}") for text in said]
 
     loaded = pipeline.load
-    monkeypatch.setattr(pipeline, "load", lambda m: model if m == "image-gpt" else loaded(m))
+    monkeypatch.setattr(pipeline, "load", lambda m: model if m == "flow" else loaded(m))
     monkeypatch.setattr(pipeline, "_tokenizer", lambda: tokenizer)
     monkeypatch.setattr(pipeline.text, "encode", encode)
     monkeypatch.setattr(pipeline.text, "describe", describe, raising=False)
@@ -72,7 +72,7 @@ def test_describing_can_be_left_out():
         (lambda: pipeline.generate("x", 2000), ValueError, "give 1 to 1024"),
         (lambda: pipeline.generate("x", seed=-1), ValueError, "seed = -1"),
         (lambda: pipeline.generate("x", method="magic"), ValueError, "No method 'magic'"),
-        (lambda: pipeline.generate("x", steps=3), ValueError, "no option"),
+        (lambda: pipeline.generate("x", top_k=3), ValueError, "no option"),
         (lambda: pipeline.generate("x", describe="poet"), ValueError, "'poet'"),
     ],
 )
