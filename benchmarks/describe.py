@@ -5,18 +5,16 @@
 Wishes are captions, of which it is known what they name: in wordings that the student has trained
 on, in wordings set aside (each phrase and template is new), English and Chinese. A description
 keeps a wish if it has the value of every attribute that the wish names. Writes
-benchmarks/describe.json.
+genlib/records/describe.json.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 
-from genlib import bench
+from genlib import records
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
 from genlib.metrics import wilson
@@ -85,9 +83,8 @@ def main() -> None:
             key = f"{way}, {language} {wording}"
             rows[key] = measure(keep, tried[:FREE] if way.startswith("free") else tried)
             print(key, rows[key], flush=True)
-    record = {"environment": bench.environment(), "rows": rows}
-    path = Path(__file__).with_name("describe.json")
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    record = {"rows": rows}
+    records.save("describe", record)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -255,6 +256,12 @@ def test_a_description_keeps_what_is_named_and_draws_the_rest():
         assert d.named == {"time", "object"}
         assert d.text == captions.full(captions.indices(d.attributes))
         assert d.log_probability < 0
+
+
+def test_what_is_left_open_is_drawn_as_it_usually_is():
+    weather = Counter(d.attributes[3] for d in text.describe("a sunset", n=200, seed=0))
+    assert weather["clear"] > 100 > weather["cloudy"] > weather["rainy"] > 0
+    assert {d.attributes[3] for d in text.describe("a sunset in the rain", n=20)} == {"rainy"}
 
 
 def test_a_description_depends_on_seed_and_index_alone():

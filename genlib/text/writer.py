@@ -10,7 +10,7 @@ that each description is another one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
@@ -36,6 +36,12 @@ _STARTS = np.cumsum([0, *map(len, ATTRIBUTES.values())])
 _OTHERS = ("a dog", "happy people", "a blue guitar")  # examples of what cannot be drawn
 _TASTE = ("Time of day", "Place", "The sun or moon is on the", "The weather is", "One sees a")
 _CHINESE = re.compile("[\u3400-\u9fff]")
+# How often a value is drawn where the wish leaves it open. People name what is out of the ordinary
+# (Grice, 1975, the maxim of quantity): of a sunset without a word on rain, none is expected.
+_USUAL: Mapping[str, tuple[float, ...]] = {
+    "light": (0.3, 0.3, 0.3, 0.1),  # seldom hidden
+    "weather": (0.7, 0.2, 0.04, 0.03, 0.03),  # mostly clear, or a few clouds
+}
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,9 @@ def describe(
         n: how many descriptions.
         seed: of what is drawn. Description `i` depends on the wish, the seed and `i`.
         method: who reads the wish and fills in what it leaves open. `"student"`: the small
-            encoder reads, and what is open is drawn evenly. `"grammar"`: SmolLM2 explains the
-            words that the student does not know, if they are English, and prefers some values.
+            encoder reads, and what is open is drawn from what is usual: clear weather more often
+            than rain. `"grammar"`: SmolLM2 explains the words that the student does not know, if
+            they are English, and prefers some values.
             `"free"`: a language model writes a sentence as it likes, and the student reads that.
         writer: prompt to text, for `"free"`; SmolLM2 unless given.
         temperature: of the draws by `"grammar"`; 0 takes the likeliest.
@@ -120,6 +127,7 @@ def describe(
         taste = load_reader().taste(captions.plain(*_plainly(reading)))
     else:
         taste, temperature = [np.zeros(len(values)) for values in ATTRIBUTES.values()], 1.0
+    taste = [_usual(name) + part for name, part in zip(NAMES, taste, strict=True)]
     return _complete(wish, reading, taste, n, seed, temperature)
 
 
@@ -291,6 +299,10 @@ def _join(wish: Sequence[np.ndarray], more: Sequence[np.ndarray]) -> list[np.nda
 def _plainly(reading: Sequence[np.ndarray]) -> tuple[list[int], set[str]]:
     values = [int(part[1:].argmax()) for part in reading]
     return values, {name for name, told in zip(NAMES, _named(reading), strict=True) if told}
+
+
+def _usual(name: str) -> np.ndarray:
+    return np.log(_USUAL.get(name, (1,) * len(ATTRIBUTES[name])))
 
 
 def _complete(
