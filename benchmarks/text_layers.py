@@ -1,5 +1,6 @@
-"""Which hidden states of SmolLM2 tell what a caption says? A linear probe for each candidate,
-and for all-MiniLM-L6-v2, a text encoder, and for the student.
+"""Which hidden states of SmolLM2 tell what a caption says? A linear probe for each candidate.
+
+The last rows are all-MiniLM-L6-v2, a text encoder, and the student.
 
     python benchmarks/text_layers.py        # about four minutes on one core
 

@@ -9,7 +9,7 @@ the same attributes, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -80,6 +80,11 @@ def strange(rng: np.random.Generator) -> str:
     return "".join(chr(c) for c in rng.integers(0x4E00, 0x9FA5, rng.integers(1, 3)))
 
 
+def wording(row: Sequence[int], rng: np.random.Generator) -> captions.Caption:
+    """Says what a scene shows: in a caption, or in some words in any order."""
+    return (lexicon.loose if rng.random() < LOOSE else captions.caption)(row, rng)
+
+
 class TextStudentTask(FitTask):
     """Trains the student to read as the teacher reads plain captions.
 
@@ -88,6 +93,7 @@ class TextStudentTask(FitTask):
         config: sizes of the student.
         seed: of weights and texts.
         read: the teacher, texts to `(n, 128)`; SmolLM2 unless given.
+        say: attributes and a generator to the text that describes them.
     """
 
     name = "text-student"
@@ -98,10 +104,11 @@ class TextStudentTask(FitTask):
         config: StudentConfig | None = None,
         seed: int = 0,
         read: Any = None,
+        say: Callable[[Sequence[int], np.random.Generator], captions.Caption] = wording,
     ) -> None:
         recipe = recipe or Recipe(epochs=80, batch_size=256, learning_rate=3e-3, weight_decay=0.01)
         super().__init__(Student(config, seed), student_loss, recipe, seed)
-        self._plain = Plain(read)
+        self._plain, self._say = Plain(read), say
 
     def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
         """Returns features of texts, and what the teacher and the truth say of them."""
@@ -110,7 +117,7 @@ class TextStudentTask(FitTask):
         rows = possible[rng.integers(len(possible), size=self.recipe.batch_size)]
         ids, targets = [], []
         for row in rows:
-            said = (lexicon.loose if rng.random() < LOOSE else captions.caption)(row, rng)
+            said = self._say(row, rng)
             text = said.text
             if rng.random() < TYPOS and len(text) > 3:
                 text = typo(text, rng)
