@@ -149,6 +149,9 @@ def generate(
     ] = "student",
     steps: Annotated[int | None, typer.Option(help="Of the flow.")] = None,
     guidance: Annotated[float | None, typer.Option(help="1: none; more: stricter.")] = None,
+    best_of: Annotated[
+        int, typer.Option(min=1, help="Draw so many for each image; a critic keeps the best.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print a record with timings.")] = False,
 ) -> None:
     """Generate images of what a prompt wishes for."""
@@ -164,6 +167,7 @@ def generate(
         seed=seed,
         method=method or pipeline.DEFAULT,
         describe=describe,  # type: ignore[arg-type]  # checked inside
+        best_of=best_of,
         **{name: value for name, value in given.items() if value is not None},
     )
     pipeline.save(made, out)

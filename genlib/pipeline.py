@@ -12,7 +12,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from genlib import files, plot, text, weights
+from genlib.data import captions
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
@@ -84,7 +85,7 @@ class Generated:
         images: uint8 `(n, 64, 64, 3)`.
         descriptions: what each image was asked to show.
         notes: what was understood of the prompt, and what was not; for people.
-        milliseconds: of each stage: describe, encode, generate, decode.
+        milliseconds: of each stage: describe, encode, generate, decode, and choose for best of n.
         method: name, with the options that were used.
     """
 
@@ -128,6 +129,7 @@ def generate(
     seed: int = 0,
     method: str = DEFAULT,
     describe: Writer = "student",
+    best_of: int = 1,
     **options: Any,
 ) -> Generated:
     """Generates images of what a prompt wishes for.
@@ -142,6 +144,8 @@ def generate(
         describe: who completes the prompt to one full description for each image: `"student"`,
             the small encoder, in milliseconds; `"llm"`, SmolLM2, in seconds; `"off"` gives the
             prompt to the generator as it is.
+        best_of: how many images to draw for each one that is returned. A critic chooses: a network
+            that reads from an image whether it shows its description (`genlib.improve`).
         **options: of the method, see `METHODS[method].options`.
 
     Returns:
@@ -156,6 +160,11 @@ def generate(
         (4, 64, 64, 3)
     """
     _check(prompt, n, seed)
+    if best_of < 1 or (best_of > 1 and describe == "off"):
+        raise ValueError(
+            f"best_of = {best_of}, describe = {describe!r}: give at least 1; above 1, somebody has "
+            "to describe the image, or the critic has nothing to compare it with."
+        )
     model, chosen = load(method), METHODS[method].options
     unknown = set(options) - set(chosen)
     if unknown:
@@ -163,11 +172,23 @@ def generate(
     chosen = {**chosen, **options}
     tokenizer, clock = _tokenizer(), _Clock()
 
-    descriptions, notes = clock("describe", lambda: _describe(prompt, n, seed, describe))
-    embedded = clock("encode", lambda: _encode(descriptions))
-    grid = clock("generate", lambda: model.sample(embedded, seed, **chosen))
-    images = clock("decode", lambda: tokenizer.decode(grid))
-    return Generated(images, descriptions, notes, clock.spent, {"method": method, **chosen})
+    written = clock("describe", _describe, prompt, n, seed, describe)
+    descriptions = tuple(d.text for d in written)
+    embedded = clock("encode", _encode, descriptions)
+    images, scores = np.empty(0), np.full(n, -np.inf)
+    for turn in range(best_of):
+        grid = clock("generate", model.sample, embedded, seed + turn, **chosen)
+        drawn = clock("decode", tokenizer.decode, grid)
+        if best_of == 1:
+            images = drawn
+        else:
+            found = clock("choose", _score, drawn, written)
+            better = found > scores
+            images = np.where(better[:, None, None, None], drawn, images if turn else drawn)
+            scores = np.maximum(found, scores)
+    notes = tuple(dict.fromkeys(d.understood for d in written if d.understood))
+    used = {"method": method, **({"best_of": best_of} if best_of > 1 else {}), **chosen}
+    return Generated(images, descriptions, notes, clock.spent, used)
 
 
 def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student") -> list[str]:
@@ -177,7 +198,7 @@ def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student")
         ValueError: if the prompt is empty, or an argument is out of range or unknown.
     """
     _check(prompt, n, seed)
-    return list(_describe(prompt, n, seed, writer)[0])
+    return [d.text for d in _describe(prompt, n, seed, writer)]
 
 
 def check_out(out: str | Path) -> None:
@@ -237,22 +258,27 @@ class _Clock:
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
 
-    def __call__(self, stage: str, run: Callable[[], Any]) -> Any:
+    def __call__(self, stage: str, run: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
-        result = run()  # NumPy arrays and texts: nothing is left to wait for
-        self.spent[stage] = 1000 * (time.perf_counter() - start)
+        result = run(*arguments, **options)  # NumPy arrays and texts: nothing is left to wait for
+        self.spent[stage] = self.spent.get(stage, 0) + 1000 * (time.perf_counter() - start)
         return result
 
 
-def _describe(
-    prompt: str, n: int, seed: int, writer: Writer
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _describe(prompt: str, n: int, seed: int, writer: Writer) -> list[text.Description]:
     if writer == "off":
-        return (prompt,) * n, ()
+        return [text.Description(prompt, (), frozenset(), 0.0, "")] * n
     if writer not in ("student", "llm"):
         raise ValueError(f"describe = {writer!r}; choose 'student', 'llm' or 'off'.")
-    written = text.describe(prompt, n, seed, method="grammar" if writer == "llm" else "student")
-    return tuple(d.text for d in written), tuple(dict.fromkeys(d.understood for d in written))
+    return text.describe(prompt, n, seed, method="grammar" if writer == "llm" else "student")
+
+
+def _score(images: np.ndarray, written: Sequence[text.Description]) -> np.ndarray:
+    from genlib import improve  # training, which most calls do not need
+    from genlib.models.scenes_judge import CRITIC, load_scenes_judge
+
+    asked = np.array([captions.indices(d.attributes) for d in written])
+    return improve.agreement(load_scenes_judge(CRITIC), images, asked)
 
 
 def _encode(descriptions: tuple[str, ...]) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from genlib import cli, pipeline
+from genlib import cli, improve, pipeline
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
@@ -25,7 +25,10 @@ def small(monkeypatch):
 
     def describe(wish, n, seed, method):
         said = [f"{wish}, {seed}, {i}" for i in range(n)]
-        return [SimpleNamespace(text=text, understood=f"read by {method}") for text in said]
+        values = ("sunset", "sea", "left", "clear", "boat")
+        return [
+            SimpleNamespace(text=t, understood=f"read by {method}", attributes=values) for t in said
+        ]
 
     loaded = pipeline.load
     monkeypatch.setattr(pipeline, "load", lambda m: model if m == "flow" else loaded(m))
@@ -62,6 +65,18 @@ def test_describing_can_be_left_out():
     assert made.notes == ()
 
 
+def test_best_of_n_keeps_for_each_image_the_draw_that_the_critic_likes_best(monkeypatch):
+    monkeypatch.setattr(
+        improve, "agreement", lambda critic, images, asked: images.mean((1, 2, 3), np.float64)
+    )
+    made = pipeline.generate("a sunset", 4, seed=5, best_of=3)
+    assert made.method["best_of"] == 3
+    assert set(made.milliseconds) == {"describe", "encode", "generate", "decode", "choose"}
+    one = pipeline.generate("a sunset", 4, seed=5)
+    assert (made.images.mean((1, 2, 3)) >= one.images.mean((1, 2, 3))).all()
+    assert made.descriptions == one.descriptions
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -74,6 +89,8 @@ def test_describing_can_be_left_out():
         (lambda: pipeline.generate("x", method="magic"), ValueError, "No method 'magic'"),
         (lambda: pipeline.generate("x", top_k=3), ValueError, "no option"),
         (lambda: pipeline.generate("x", describe="poet"), ValueError, "'poet'"),
+        (lambda: pipeline.generate("x", best_of=0), ValueError, "best_of = 0"),
+        (lambda: pipeline.generate("x", best_of=2, describe="off"), ValueError, "critic"),
     ],
 )
 def test_bad_input_is_named(call, error, message):
