@@ -1,6 +1,6 @@
 """How often does a description keep all that the wish names?
 
-    python benchmarks/describe.py           # about half an hour on one core, most of it free writing
+    python benchmarks/describe.py           # half an hour on one core; most of it is free writing
 
 Wishes are captions, of which it is known what they name: in wordings that the student has trained
 on, in wordings set aside (each phrase and template is new), English and Chinese. A description
