@@ -1,6 +1,6 @@
 """The first rung of the ladder: the same two generators, called in four ways.
 
-Writes `first-rung.json` (the record), and for the first page `first-rung.png` and `hero.png`.
+Writes `first-rung.json` (the record), and for the first page `first-rung.png`.
 Run it on a quiet machine: `make bench`.
 """
 
@@ -66,8 +66,6 @@ def main():
         title="The same images, faster: four ways to call two generators",
     )
     (IMAGES / "first-rung.png").write_bytes(figure.png())
-    generator, _ = pretrained.load_generator("gan-conv-fashion")
-    plot.save_png(gan.sample(generator, 60, seed=21), IMAGES / "hero.png", columns=20, scale=2)
 
 
 if __name__ == "__main__":
