@@ -7,6 +7,7 @@ Here they are, under one signature each; everything else in `genlib` is plain Ke
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -148,7 +149,13 @@ def compile_step(
         return _compile_jax(step, list(variables))
     import tensorflow as tf
 
+    # A model compiles one function for each set of options; TensorFlow takes that for a mistake.
+    logging.getLogger("tensorflow").addFilter(_is_no_advice)
     return tf.function(step, jit_compile=xla, reduce_retracing=True)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def _compile_jax(step: Callable[..., Any], variables: list[Any]) -> Callable[..., Any]:
