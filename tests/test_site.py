@@ -238,6 +238,12 @@ def test_internal_links_lead_somewhere(page: str) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_table_is_left_as_text(page: str) -> None:
+    paragraphs = re.findall(r"<p>.*?</p>", (SITE / page).read_text(), flags=re.S)
+    assert not [text for text in paragraphs if "| ---" in text], "markdown_format: gfm is missing"
+
+
 def test_every_chapter_has_its_notebook_to_open_and_download() -> None:
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         html = (SITE / "book" / f"{notebook.stem}.html").read_text(encoding="utf-8")
