@@ -37,6 +37,7 @@ class FlowConfig:
     channels: int = 4  # of a latent
     spread: float = 0.5  # standard deviation of the latents, which the network sees divided by it
     text_width: int = 128
+    shortcut: bool = False  # knows how wide a step it is asked for (Frans et al., arXiv:2410.12557)
 
 
 def interpolate(noise: np.ndarray, latents: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -77,6 +78,8 @@ class Flow(keras.Model):
         self.read = linear(4 * c.channels, width, seed + 4)
         self.place = embedding(SIDE * SIDE, width, seed + 5)
         self.head = linear(width, 4 * c.channels, seed + 6, zero=True)
+        if c.shortcut:  # zeros: at first the width of a step changes nothing
+            self.read_width = linear(2 * len(_FREQUENCIES), width, seed + 7, zero=True)
         self.built = True
         self._loops: dict[Any, Any] = {}
 
@@ -85,15 +88,18 @@ class Flow(keras.Model):
 
         Args:
             inputs: `"x"`, points `(b, 16, 16, channels)`; `"time"`, `(b,)` in [0, 1]; `"text"`,
-                `(b, text_width)`, zeros for none. All float32.
+                `(b, text_width)`, zeros for none; for a shortcut also `"width"`, `(b,)`, of the
+                step. All float32.
 
         Returns:
-            `(b, 16, 16, channels)`, in units of the latents' spread.
+            `(b, 16, 16, channels)`, in units of the latents' spread: the velocity at that time,
+            or a shortcut's mean velocity over the step.
         """
         x, time, text = inputs["x"], inputs["time"], inputs["text"]
-        angles = time[:, None] * _FREQUENCIES
-        waves = ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=1)
-        condition = self.mix(ops.silu(self.read_time(waves) + self.read_text(text)))
+        known = self.read_time(_waves(time)) + self.read_text(text)
+        if self.config.shortcut:
+            known = known + self.read_width(_waves(inputs["width"]))
+        condition = self.mix(ops.silu(known))
         blocks = to_depth(x, 2)
         tokens = self.read(ops.reshape(blocks, (-1, SIDE * SIDE, 4 * self.config.channels)))
         tokens = tokens + self.place(np.arange(SIDE * SIDE, dtype="int32"))[None]
@@ -107,6 +113,7 @@ class Flow(keras.Model):
         *,
         steps: int = 16,
         guidance: float = 3.0,
+        interval: tuple[float, float] = (0.0, 1.0),
         solver: str = "euler",
         compiled: bool = True,
         xla: bool = False,
@@ -118,7 +125,9 @@ class Flow(keras.Model):
             seed: of the noise; image `i` depends on `(seed, i)` and its text alone.
             steps: of the solver, at least 1.
             guidance: above 1, follows the text more strictly than the data did (Ho and Salimans,
-                2022, arXiv:2207.12598); doubles the work.
+                2022, arXiv:2207.12598); doubles the work. A shortcut has learnt its guidance: 1.
+            interval: guide only steps that begin between these times (Kynkäänniemi et al., 2024,
+                arXiv:2404.07724); a step outside costs half.
             solver: `"euler"`, one forward per step, or `"midpoint"`, two.
             compiled: run all steps in one compiled loop; else one compiled call per step.
             xla: compile with XLA.
@@ -135,35 +144,85 @@ class Flow(keras.Model):
                 f"steps = {steps}, solver = {solver!r}: give at least 1 step, and one of "
                 f"{tuple(SOLVERS)}."
             )
+        if not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError(f"interval = {interval}; give two times, 0 ≤ first ≤ last ≤ 1.")
+        if self.config.shortcut and guidance != 1:
+            raise ValueError(
+                f"guidance = {guidance}: this flow is a shortcut, which has learnt its guidance. "
+                "Give 1."
+            )
+        guided = _guided(steps, guidance, interval)
         x = sampling.normals(len(text), (GRID, GRID, self.config.channels), seed)
         if compiled:
-            whole = self._compiled(("loop", guidance, solver, xla), self._solve)
-            x = whole(x, text, np.int32(steps))
+            whole = self._compiled(
+                ("loop", guidance, solver, xla, guided == (0, steps)), self._solve
+            )
+            x = whole(x, text, np.array((*guided, steps), np.int32))
         else:
-            one = self._compiled(("step", guidance, solver, xla), self._step)
             for step in range(steps):
+                here = guidance if guided[0] <= step < guided[1] else 1.0
+                one = self._compiled(("step", here, solver, xla), self._step)
                 x = one(x, text, np.float32(step / steps), np.float32(1 / steps))
         return backend.to_numpy(x) * self.config.spread
 
+    def path(
+        self,
+        text: np.ndarray,
+        seed: int = 0,
+        *,
+        stops: int = 4,
+        steps: int = 16,
+        guidance: float = 3.0,
+        xla: bool = False,
+    ) -> np.ndarray:
+        """Returns where the way from noise to latents comes by, as `sample` goes it with Euler.
+
+        Args:
+            text: embeddings, float32 `(n, text_width)`.
+            seed: of the noise.
+            stops: into so many equal parts the way is cut; a divisor of `steps`.
+            steps: of the solver.
+            guidance: see `sample`.
+            xla: compile with XLA.
+
+        Returns:
+            float32 `(n, stops + 1, 16, 16, channels)`, in units of the latents' spread: the first
+            are noise, the last latents.
+
+        Raises:
+            ValueError: if `text` has another shape, or `stops` does not divide `steps`.
+        """
+        text = check_text(text, self.config.text_width)
+        if stops < 1 or steps % stops:
+            raise ValueError(f"stops = {stops} must divide steps = {steps}.")
+        x = sampling.normals(len(text), (GRID, GRID, self.config.channels), seed)
+        part = self._compiled(("part", guidance, "euler", xla), self._part)
+        found = [x]
+        for begin in range(0, steps, steps // stops):
+            bounds = np.array((begin, begin + steps // stops, steps), np.int32)
+            found.append(backend.to_numpy(part(found[-1], text, bounds)))
+        return np.stack(found, 1)
+
     def _compiled(self, key: tuple[Any, ...], run: Any) -> Any:
         if key not in self._loops:
-            _, guidance, solver, xla = key
+            _, guidance, solver, xla, *more = key
 
             def bound(*arguments: Any) -> Any:
-                return run(*arguments, guidance, solver)
+                return run(*arguments, guidance, solver, *more)
 
             self._loops[key] = backend.compile_step(bound, self.variables, xla=xla)
         return self._loops[key]
 
-    def _velocity(self, x: Any, text: Any, time: Any, guidance: float) -> Any:
-        times = ops.broadcast_to(time, (ops.shape(x)[0],))
+    def _velocity(self, x: Any, text: Any, time: Any, width: Any, guidance: float) -> Any:
+        n = (ops.shape(x)[0],)
+        where = {"time": ops.broadcast_to(time, n), "width": ops.broadcast_to(width, n)}
         if guidance == 1.0:
-            return self({"x": x, "time": times, "text": text})
+            return self({"x": x, "text": text, **where})
         both = self(
             {
                 "x": ops.concatenate([x, x]),
-                "time": ops.concatenate([times, times]),
                 "text": ops.concatenate([text, ops.zeros_like(text)]),
+                **{name: ops.concatenate([value, value]) for name, value in where.items()},
             }
         )
         with_text, without = ops.split(both, 2, axis=0)
@@ -172,17 +231,61 @@ class Flow(keras.Model):
     def _step(self, x: Any, text: Any, time: Any, width: Any, guidance: float, solver: str) -> Any:
         x, text = ops.convert_to_tensor(x), ops.convert_to_tensor(text)
         time, width = ops.convert_to_tensor(time), ops.convert_to_tensor(width)
-        v = self._velocity(x, text, time, guidance)
+        v = self._velocity(x, text, time, width, guidance)
         if solver == "midpoint":
-            v = self._velocity(x + width / 2 * v, text, time + width / 2, guidance)
+            v = self._velocity(x + width / 2 * v, text, time + width / 2, width, guidance)
         return x + width * v
 
-    def _solve(self, x: Any, text: Any, steps: Any, guidance: float, solver: str) -> Any:
-        width = 1 / ops.cast(steps, "float32")
+    def _part(self, x: Any, text: Any, bounds: Any, guidance: float, solver: str) -> Any:
+        """Takes the steps from `bounds[0]` to before `bounds[1]`, of `bounds[2]` in all."""
+        bounds = ops.convert_to_tensor(bounds)
+        width = 1 / ops.cast(bounds[2], "float32")
 
         def body(step: Any, x: Any) -> Any:
             time = ops.cast(step, "float32") * width
             return step + 1, self._step(x, text, time, width, guidance, solver)
 
-        start = (ops.convert_to_tensor(0, "int32"), ops.convert_to_tensor(x))
-        return ops.while_loop(lambda step, x: step < steps, body, start)[1]
+        start = (bounds[0], ops.convert_to_tensor(x))
+        return ops.while_loop(lambda step, x: step < bounds[1], body, start)[1]
+
+    def _solve(
+        self, x: Any, text: Any, bounds: Any, guidance: float, solver: str, everywhere: bool
+    ) -> Any:
+        """Takes all steps; those from `bounds[0]` to before `bounds[1]` are guided."""
+        first, last, steps = bounds[0], bounds[1], bounds[2]
+        parts = [(0 * steps, first, 1.0), (first, last, guidance), (last, steps, 1.0)]
+        for begin, end, here in parts[1:2] if everywhere else parts:
+            x = self._part(x, text, ops.stack([begin, end, steps]), here, solver)
+        return x
+
+
+def _waves(numbers: Any) -> Any:
+    """Embeds numbers in [0, 1] as waves of many frequencies, `(b,)` → `(b, 64)`."""
+    angles = numbers[:, None] * _FREQUENCIES
+    return ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=1)
+
+
+def _guided(steps: int, guidance: float, interval: tuple[float, float]) -> tuple[int, int]:
+    """Returns the first step that is guided and the one after the last."""
+    if guidance == 1.0:
+        return 0, steps
+    inside = [i for i in range(steps) if interval[0] <= i / steps <= interval[1]]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+def forwards(
+    steps: int = 16,
+    guidance: float = 3.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+    solver: str = "euler",
+    **_: Any,
+) -> int:
+    """Returns how many forwards an image costs; the arguments are those of `Flow.sample`.
+
+    Example:
+        >>> forwards(steps=16, guidance=3.0), forwards(16, 3.0, (0.25, 0.75)), forwards(4, 1.0)
+        (32, 25, 4)
+    """
+    first, last = _guided(steps, guidance, interval)
+    twice = 0 if guidance == 1.0 else last - first
+    return (steps + twice) * SOLVERS[solver]

@@ -1,0 +1,199 @@
+"""Distillation: a student learns from what a teacher does, not from the data.
+
+A flow's teacher walks from noise to an image in many guided steps, two forwards each. Its student
+learns to make the same walk in four steps, two or one, of one forward each. What it has to learn is
+where the walk leads, so its target is another network's output: there is no noise in it, and no
+guidance is needed afterwards.
+
+The student may also have fewer blocks. It then begins with some of its teacher's, which is how a
+network that was cut is healed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from genlib import text
+from genlib.data import captions, scenes
+from genlib.models.flow import Flow, FlowConfig
+from genlib.models.tokenizer import Tokenizer, load_tokenizer
+from genlib.recipes import EPOCH, FitTask, Recipe
+
+STOPS = 4  # the fewest steps that the student must match one by one
+WALKS = EPOCH // 4  # new ones in an epoch, each used four times
+POOL = 8  # epochs of new walks; later epochs see these again
+WIDTHS = (1, 2, 4)  # of a student's step, in quarters of the way
+CHANCES = (0.5, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class Walks:
+    """Where a teacher came by on its way from noise to images.
+
+    Attributes:
+        text: embeddings, float32 `(n, text_width)`.
+        points: float16 `(n, 5, 16, 16, channels)`, in units of the spread: at time 0, ¼, ½, ¾, 1.
+    """
+
+    text: np.ndarray
+    points: np.ndarray
+
+
+def walk(
+    teacher: Flow,
+    embedded: np.ndarray,
+    seed: int,
+    *,
+    steps: int = 16,
+    guidance: float = 3.0,
+    batch_size: int = 32,
+    xla: bool = True,
+) -> Walks:
+    """Lets a teacher draw, and keeps where it came by.
+
+    Args:
+        teacher: a flow.
+        embedded: texts, float32 `(n, text_width)`.
+        seed: of the noise.
+        steps: of the teacher, a multiple of 4.
+        guidance: of the teacher.
+        batch_size: images at once.
+        xla: compile with XLA (not on PyTorch).
+
+    Raises:
+        ValueError: if `steps` is no multiple of 4.
+    """
+    if steps < STOPS or steps % STOPS:
+        raise ValueError(f"steps = {steps}; give a multiple of {STOPS}.")
+    parts = []
+    for first in range(0, len(embedded), batch_size):
+        part = embedded[first : first + batch_size]
+        points = teacher.path(
+            part, seed + first, stops=STOPS, steps=steps, guidance=guidance, xla=xla
+        )
+        parts.append(points.astype(np.float16))
+    return Walks(np.asarray(embedded, np.float32), np.concatenate(parts))
+
+
+def inherit(student: Flow, teacher: Flow) -> None:
+    """Gives a student its teacher's weights; a shallower one gets blocks spread over the depth.
+
+    Raises:
+        ValueError: if they differ in more than the number of blocks and the shortcut.
+    """
+    few, many = student.config.transformer.layers, teacher.config.transformer.layers
+    alike = replace(
+        student.config,
+        shortcut=teacher.config.shortcut,
+        transformer=replace(student.config.transformer, layers=many),
+    )
+    if alike != teacher.config or few > many:
+        raise ValueError(
+            f"{student.config} cannot inherit from {teacher.config}: only the number of blocks, "
+            "at most the teacher's, and the shortcut may differ."
+        )
+    for name in ("read_text", "read_time", "mix", "read", "place", "head"):
+        getattr(student, name).set_weights(getattr(teacher, name).get_weights())
+    student.transformer.norm.set_weights(teacher.transformer.norm.get_weights())
+    kept = np.rint(np.linspace(0, many - 1, few)).astype(int)
+    for block, i in zip(student.transformer.blocks, kept, strict=True):
+        block.set_weights(teacher.transformer.blocks[i].get_weights())
+
+
+class ShortcutTask(FitTask):
+    """Trains a student to walk a flow's way in four steps, two or one.
+
+    Args:
+        recipe: settings.
+        config: of the student; a shallower transformer makes a cheaper one.
+        seed: of captions, noise and order.
+        teacher: a flow; the shipped one unless given.
+        tokenizer: that the teacher was trained for; the shipped one unless given.
+        steps: of the teacher.
+        guidance: of the teacher; the student learns its result.
+
+    References: Salimans and Ho, 2022, arXiv:2202.00512 (a student takes its teacher's steps two at
+    a time); Frans et al., 2024, arXiv:2410.12557 (one network for steps of all widths); Meng et
+    al., 2023, arXiv:2210.03142 (guidance is distilled too).
+    """
+
+    name = "flow-shortcut"
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        config: FlowConfig | None = None,
+        seed: int = 0,
+        teacher: Flow | None = None,
+        tokenizer: Tokenizer | None = None,
+        steps: int = 16,
+        guidance: float = 3.0,
+    ) -> None:
+        if teacher is None:
+            from genlib import pipeline
+
+            teacher = pipeline.load("flow")
+        recipe = recipe or Recipe(epochs=24, batch_size=32, learning_rate=5e-4)
+        config = config or replace(teacher.config, shortcut=True)
+        super().__init__(Flow(config, seed), "mse", recipe, seed)
+        inherit(self.model, teacher)
+        self.teacher, self.tokenizer = teacher, tokenizer or load_tokenizer()
+        self.options: dict[str, Any] = {"steps": steps, "guidance": guidance}
+        self._walks: dict[int, Walks] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """Returns also for which tokenizer, and how the teacher walked."""
+        more = {"tokenizer": self.tokenizer.fingerprint(), "teacher": self.options}
+        return {**super().describe(), **more}
+
+    def config(self) -> dict[str, Any]:
+        """Returns the settings of the model."""
+        return asdict(self.model.config)
+
+    def walks(self, part: int) -> Walks:
+        """Returns what the teacher walked for one part of the pool, which is made once."""
+        if part not in self._walks:
+            rng = np.random.default_rng((self.seed, part, 7))
+            possible = scenes.combinations("train")
+            rows = possible[rng.integers(len(possible), size=WALKS)]
+            # Half of them as the pipeline describes images, half in all kinds of words.
+            said = [
+                captions.full(row) if i % 2 else captions.caption(row, rng).text
+                for i, row in enumerate(rows)
+            ]
+            seed = 1_000_000 + part * WALKS
+            self._walks[part] = walk(self.teacher, text.encode(said), seed, **self.options)
+        return self._walks[part]
+
+    def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
+        """Returns points of walks, the widths of the steps from there, and the mean velocities."""
+        size = self.recipe.batch_size
+        walks = self.walks(epoch % POOL)
+        turn, first = divmod(step * size, WALKS)
+        order = np.random.default_rng((self.seed, epoch, turn)).permutation(WALKS)
+        rng = np.random.default_rng((self.seed, epoch, step))
+        chosen = order[first : first + size]
+        wide = rng.choice(WIDTHS, p=CHANCES, size=len(chosen))
+        begin = rng.integers(STOPS // wide) * wide
+        points = walks.points[chosen].astype(np.float32)
+        rows = np.arange(len(chosen))
+        width = (wide / STOPS).astype(np.float32)
+        x, y = points[rows, begin], points[rows, begin + wide]
+        inputs = {
+            "x": x,
+            "text": walks.text[chosen],
+            "time": (begin / STOPS).astype(np.float32),
+            "width": width,
+        }
+        return inputs, (y - x) / width[:, None, None, None]
+
+    def sample(self) -> np.ndarray:
+        """Returns 64 images of eight descriptions: the teacher's, then four steps, two, one."""
+        rows = scenes.scenes(16, seed=1, split="validation").attributes
+        said = text.encode([captions.full(row) for row in rows])
+        drawn = [self.teacher.sample(said, self.seed, **self.options)]
+        drawn += [self.model.sample(said, self.seed, steps=n, guidance=1.0) for n in (4, 2, 1)]
+        return self.tokenizer.decode(np.concatenate(drawn))

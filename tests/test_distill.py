@@ -1,0 +1,160 @@
+"""Distillation: what a student is asked for is what its teacher does, and it learns it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genlib import recipes
+from genlib.models.flow import Flow, FlowConfig, forwards
+from genlib.models.tokenizer import Tokenizer, TokenizerConfig
+from genlib.models.transformer import TransformerConfig
+from genlib.speed import distill
+
+SHAPE = TransformerConfig(2, 16, heads=2, kv_heads=2, hidden=16, modulated=True)
+CONFIG = FlowConfig(SHAPE, channels=2, text_width=8)
+TEXT = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+
+
+def wild(config=CONFIG, seed=0):
+    """A flow with random weights everywhere: new ones begin at zero and would hide a mistake."""
+    model = Flow(config, seed)
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        variable.assign(rng.normal(0, 0.2, variable.shape))
+    return model
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for module in (distill, recipes):
+        monkeypatch.setattr(module, "EPOCH", 64)
+    monkeypatch.setattr(distill, "WALKS", 16)
+    monkeypatch.setattr(
+        distill.text, "encode", lambda said: np.resize(TEXT, (len(said), 8)).astype(np.float32)
+    )
+
+    def make(teacher, **options):
+        recipe = recipes.Recipe(8, batch_size=8, learning_rate=5e-3, warmup=2, average=0.5)
+        tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
+        made = distill.ShortcutTask(
+            recipe, replace(CONFIG, shortcut=True), teacher=teacher, tokenizer=tokenizer, **options
+        )
+        made.options["xla"] = False
+        return made
+
+    return make
+
+
+def test_a_path_begins_at_noise_and_ends_where_sampling_ends():
+    model = wild()
+    path = model.path(TEXT, 4, stops=4, steps=8)
+    assert path.shape == (3, 5, 16, 16, 2)
+    latents = model.sample(TEXT, 4, steps=8, guidance=3.0)
+    np.testing.assert_allclose(path[:, -1] * CONFIG.spread, latents, atol=1e-4)
+    with pytest.raises(ValueError, match="divide"):
+        model.path(TEXT, stops=4, steps=6)
+
+
+def test_guidance_on_an_interval_guides_there_alone():
+    model = wild()
+
+    def drawn(**options):
+        return model.sample(TEXT, 4, steps=4, **options)
+
+    everywhere, nowhere = drawn(guidance=3.0), drawn(guidance=1.0)
+    middle = drawn(guidance=3.0, interval=(0.25, 0.5))
+    np.testing.assert_allclose(
+        middle, drawn(guidance=3.0, interval=(0.25, 0.5), compiled=False), atol=1e-4
+    )
+    assert np.abs(middle - everywhere).max() > 1e-3 < np.abs(middle - nowhere).max()
+    np.testing.assert_allclose(nowhere, drawn(guidance=3.0, interval=(0.3, 0.4)), atol=1e-4)
+    np.testing.assert_allclose(everywhere, drawn(guidance=3.0, interval=(0.0, 1.0)), atol=1e-6)
+    with pytest.raises(ValueError, match="first ≤ last"):
+        drawn(interval=(0.5, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": 50, "guidance": 3.0}, 100),
+        ({"steps": 4, "guidance": 3.0, "interval": (0.25, 0.5)}, 6),
+        ({"steps": 4, "guidance": 3.0, "interval": (0.3, 0.4)}, 4),
+        ({"steps": 3, "guidance": 1.0, "solver": "midpoint"}, 6),
+    ],
+)
+def test_forwards_are_counted(options, expected):
+    model, calls = wild(), 0
+    velocity = model.call
+
+    def counted(inputs):
+        nonlocal calls
+        calls += len(inputs["x"])
+        return velocity(inputs)
+
+    model.call = counted
+    model._compiled = lambda key, run: lambda *a: run(*a, *key[1:3])  # nothing hides in a graph
+    model.sample(TEXT[:1], compiled=False, **options)
+    assert forwards(**options) == calls == expected
+
+
+def test_a_student_begins_as_its_teacher_and_a_shallower_one_with_its_blocks():
+    teacher, student = wild(), Flow(replace(CONFIG, shortcut=True))
+    distill.inherit(student, teacher)
+    options = {"steps": 4, "guidance": 1.0}
+    np.testing.assert_allclose(
+        student.sample(TEXT, **options), teacher.sample(TEXT, **options), atol=1e-5
+    )
+    teacher = wild(replace(CONFIG, transformer=replace(SHAPE, layers=5)))
+    student = Flow(replace(CONFIG, transformer=replace(SHAPE, layers=3)))
+    distill.inherit(student, teacher)
+    for mine, theirs in zip((0, 1, 2), (0, 2, 4), strict=True):
+        np.testing.assert_array_equal(
+            student.transformer.blocks[mine].qkv.get_weights()[0],
+            teacher.transformer.blocks[theirs].qkv.get_weights()[0],
+        )
+    with pytest.raises(ValueError, match="inherit"):
+        distill.inherit(teacher, student)
+
+
+def test_a_shortcut_needs_no_guidance_and_says_so():
+    model = wild(replace(CONFIG, shortcut=True))
+    assert (
+        np.abs(
+            model.sample(TEXT, steps=1, guidance=1) - model.sample(TEXT, steps=2, guidance=1)
+        ).max()
+        > 1e-3
+    )
+    with pytest.raises(ValueError, match="has learnt its guidance"):
+        model.sample(TEXT, guidance=2.0)
+
+
+def test_targets_lead_along_the_walks(small):
+    task = small(wild())
+    (x, y), walks = task.batch(0, 1), task.walks(0)
+    ends = walks.points.astype(np.float32)
+    for row in range(len(y)):
+        reached = x["x"][row] + x["width"][row] * y[row]
+        stop = round(4 * float(x["time"][row] + x["width"][row]))
+        assert 1 <= stop <= 4
+        off = np.abs(ends[:, stop] - reached).reshape(len(ends), -1).max(1)
+        walked = int(off.argmin())
+        assert off[walked] < 1e-5
+        begin = ends[walked, round(4 * float(x["time"][row]))]
+        np.testing.assert_allclose(begin, x["x"][row], atol=1e-6)
+        np.testing.assert_array_equal(walks.text[walked], x["text"][row])
+
+
+def test_a_student_learns_to_take_wide_steps(small):
+    """One step of the student comes nearer to the teacher's end than one of the teacher."""
+    from genlib import train
+
+    teacher = wild()
+    task = small(teacher)
+    state = train.run(task, 8, progress=False)
+    assert state.history["loss"][-1] < state.history["loss"][0]
+    end = teacher.sample(TEXT, 1_000_000, steps=16, guidance=3.0)
+    one = teacher.sample(TEXT, 1_000_000, steps=1, guidance=3.0)
+    short = task.averaged().sample(TEXT, 1_000_000, steps=1, guidance=1)
+    assert np.square(short - end).mean() < 0.5 * np.square(one - end).mean()
+    assert task.describe()["config"]["shortcut"] is True
