@@ -179,7 +179,7 @@ class Block(layers.Layer):
         deep = 1 / (2 * c.layers)  # the sum of 2 × layers corrections keeps the size of one
         self.attention_norm, self.swiglu_norm = norm(), norm()
         self.qkv = linear(c.width, (c.heads + 2 * c.kv_heads) * c.head_dim)
-        self.out = linear(c.width, c.width, gain=deep)
+        self.out = linear(c.heads * c.head_dim, c.width, gain=deep)
         self.gate_up = linear(c.width, 2 * c.hidden)
         self.down = linear(c.hidden, c.width, gain=deep)
         # Zeros close the gates: a modulated block starts as the identity and opens as it learns.
@@ -235,7 +235,7 @@ class Block(layers.Layer):
             scores = ops.where(seen, scores, -1e9)
         h = ops.matmul(ops.cast(ops.softmax(scores), x.dtype), values)
         h = ops.transpose(ops.reshape(h, (-1, c.heads, n, c.head_dim)), (0, 2, 1, 3))
-        h = self.out(ops.reshape(h, (-1, c.width)))
+        h = self.out(ops.reshape(h, (-1, c.heads * c.head_dim)))
         return ops.reshape(h, (-1, n, c.width)), (k, v)
 
 

@@ -1,0 +1,212 @@
+"""Healing: a pruned generator learns to draw what its teacher draws.
+
+Teacher and student get the same latents, so the student knows for each latent the image that it
+should draw. The distance of pixels alone would teach it averages; a discriminator, which is new and
+learns beside it, sees to it that its images look like real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from genlib import backend, bench, checkpoint, pretrained, weights
+from genlib.data import FashionMNIST
+from genlib.data.images import to_float, to_uint8
+from genlib.models import gan
+from genlib.models.judge import load_judge
+from genlib.speed import prune
+
+RECIPE = "gan-small"
+TEACHER = "gan-conv-fashion"
+POOL = 32_768  # latents with their teacher's images; a longer training sees them again
+
+
+@dataclass(frozen=True)
+class HealConfig:
+    """How a narrow generator is healed."""
+
+    groups: tuple[int, ...] = (4, 4, 2)  # that each grid keeps, of eight
+    pixels: float = 20.0  # weight of the mean absolute difference of pixels in [-1, 1]
+    adversary: float = 1.0  # weight of the discriminator's opinion; 0 trains none
+    batch_size: int = 64
+    learning_rate: float = 5e-4  # of Adam, both networks; falls along a half cosine to a tenth
+    beta_1: float = 0.5
+    average: float = 0.998  # of the weights, exponential; what is exported
+    steps: int = 12_288  # over which the learning rate falls
+
+
+class HealTask:
+    """Trains a narrow generator on its teacher's images, for `genlib.train.run`.
+
+    Args:
+        images: real ones for the discriminator, uint8 `(n, 28, 28, 1)`.
+        config: settings.
+        seed: of latents, order and discriminator.
+        teacher: the unpruned convolutional generator; the shipped one unless given.
+        data_label: what the images are, for the run's record.
+        pool: latents in an epoch, all different.
+
+    Raises:
+        ValueError: if images or pool do not fill a batch.
+
+    Reference: Hinton et al., 2015, arXiv:1503.02531 (a student learns its teacher's answers);
+    Aguinaldo et al., 2019, arXiv:1902.00159 (that for generators, by pixels and by an adversary).
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        config: HealConfig | None = None,
+        *,
+        seed: int = 0,
+        teacher: keras.Model | None = None,
+        data_label: str = "custom",
+        pool: int = POOL,
+    ) -> None:
+        self.config = c = config or HealConfig()
+        if min(len(images), pool) < c.batch_size:
+            raise ValueError(
+                f"{len(images)} images and {pool} latents do not fill a batch of {c.batch_size}. "
+                "Give more, or a smaller batch_size."
+            )
+        self.images, self.seed, self.data_label, self.pool = images, seed, data_label, pool
+        self.teacher = pretrained.load_generator(TEACHER)[0] if teacher is None else teacher
+        kept = prune.choose_channels(prune.channel_importance(self.teacher), c.groups)
+        self.student = prune.narrow(self.teacher, kept)
+        self.average = keras.models.clone_model(self.student)
+        self.average.set_weights(self.student.get_weights())
+        self.discriminator = gan.build_discriminator("conv", seed)
+        self.optimizers = {}
+        for name in ("student", "discriminator"):
+            rate = keras.optimizers.schedules.CosineDecay(c.learning_rate, c.steps, alpha=0.1)
+            self.optimizers[name] = keras.optimizers.Adam(rate, beta_1=c.beta_1)
+            self.optimizers[name].build(getattr(self, name).trainable_variables)
+        self.images_per_step, self.steps_per_epoch = c.batch_size, pool // c.batch_size
+        self._step = backend.compile_step(self._train_step, list(self.variables().values()))
+        self._taught: np.ndarray | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Returns recipe, settings, seed and data."""
+        return {
+            "recipe": RECIPE,
+            "config": {**asdict(self.config), "groups": list(self.config.groups)},
+            "seed": self.seed,
+            "teacher": TEACHER,
+            "data": f"{self.data_label}, {len(self.images)} images; {self.pool} latents",
+        }
+
+    def variables(self) -> dict[str, Any]:
+        """Returns everything that training changes, by a name that does not depend on Keras."""
+        parts = {
+            "student": self.student,
+            "average": self.average,
+            "discriminator": self.discriminator,
+            **{f"{name}_optimizer": found for name, found in self.optimizers.items()},
+        }
+        return {
+            f"{part}/{index:02d}": variable
+            for part, owner in parts.items()
+            for index, variable in enumerate(owner.variables)
+        }
+
+    def epoch(self, epoch: int) -> Iterator[dict[str, Any]]:
+        """Takes one step for each batch of the pool, in a new order."""
+        latents, size = gan.GAN.latents(self.pool, seed=(self.seed, 0)), self.images_per_step
+        if self._taught is None:  # once: half of the work of an epoch
+            draw = backend.compile_call(self.teacher, self.teacher.variables)
+            parts = [draw(latents[i : i + size]) for i in range(0, self.pool, size)]
+            self._taught = to_uint8(np.concatenate(backend.to_numpy(parts)))
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.pool)
+        for step in range(self.steps_per_epoch):
+            chosen = order[step * size :][:size]
+            real = rng.integers(len(self.images), size=size)
+            taught = to_float(self._taught[chosen])
+            yield self._step(latents[chosen], taught, to_float(self.images[real]))
+
+    def _train_step(self, z: Any, taught: Any, real: Any) -> dict[str, Any]:
+        """Takes one step on the student and one on the discriminator; returns their losses."""
+        c, n = self.config, self.images_per_step
+        drawn, pull_student = backend.vjp(self.student, ops.convert_to_tensor(z))
+        difference = drawn - taught
+        losses = {"pixels": ops.mean(ops.abs(difference))}
+        towards = c.pixels * ops.sign(difference) / float(n * np.prod(gan.IMAGE_SHAPE))
+        if c.adversary:
+            logits, pull = backend.vjp(self.discriminator, ops.concatenate([real, drawn]))
+            losses["generator"] = gan.generator_loss(logits[n:])
+            losses["discriminator"] = gan.discriminator_loss(logits[:n], logits[n:])
+            # One pass for both networks, as in `gan.one_stage_gradients`.
+            up = ops.concatenate([-ops.sigmoid(-logits[:n]), ops.sigmoid(logits[n:])]) / n
+            gradients, d_images = pull(up)
+            factor = ops.reshape(-ops.exp(-logits[n:]), (n, 1, 1, 1))
+            towards = towards + c.adversary * factor * d_images[n:]
+            self.optimizers["discriminator"].apply(
+                gradients, self.discriminator.trainable_variables
+            )
+        gradients, _ = pull_student(towards)
+        self.optimizers["student"].apply(gradients, self.student.trainable_variables)
+        pairs = zip(self.average.variables, self.student.variables, strict=True)
+        for mean, value in pairs:
+            mean.assign(c.average * mean + (1 - c.average) * value)
+        return losses
+
+    def sample(self) -> np.ndarray:
+        """Returns 64 images of 32 latents: four rows of the teacher's, four of the student's."""
+        drawn = [gan.sample(model, 32, self.seed + 1) for model in (self.teacher, self.average)]
+        return np.concatenate(drawn)
+
+
+def export(
+    run: str | Path, path: str | Path, data: FashionMNIST, sizes: tuple[int, int] = (1000, 5000)
+) -> dict[str, Any]:
+    """Writes a run's averaged student as float16 weights, with a card that holds its quality.
+
+    Args:
+        run: the folder of a run of `HealTask`.
+        path: of the weights, without ending.
+        data: the images that it was trained on; its test images are the measure.
+        sizes: generated images to measure: for all scores, and for FID beside the teacher's, whose
+            small difference needs more of them.
+
+    Returns:
+        The card.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run, or no checkpoint yet.
+        RunError: if the run trains something else, or is damaged.
+        OSError: if the weights cannot be written.
+    """
+    folder = Path(run)
+    card = checkpoint.read_run(folder)
+    if card.get("recipe") != RECIPE:
+        raise checkpoint.RunError(f"{folder} holds a run of {card.get('recipe')!r}, not {RECIPE}.")
+    config = HealConfig(**{**card["config"], "groups": tuple(card["config"]["groups"])})
+    task = HealTask(data.train_images, config, seed=card["seed"])
+    state = checkpoint.restore(folder, task.variables())
+    if state.epoch == 0:
+        raise FileNotFoundError(f"The run in {folder} has no checkpoint yet: train it first.")
+    student, judge = task.average, load_judge()
+    weights.assign(student, weights.model_arrays(student, "float16"))  # measure what is written
+    measured = pretrained.plain(pretrained.evaluate(student, data, judge, n=sizes[0]))
+    reports = [pretrained.evaluate(m, data, judge, n=sizes[1]) for m in (student, task.teacher)]
+    fids = [pretrained.plain(report)["scores"]["fid"] for report in reports]
+    measured["beside the teacher"] = {
+        "n": reports[0].n,
+        "student fid": fids[0],
+        "teacher fid": fids[1],
+    }
+    card |= {
+        "epochs": state.epoch,
+        "hours": round(state.seconds / 3600, 3),
+        "hardware": bench.environment(),
+        "metrics": measured,
+    }
+    weights.save(path, weights.model_arrays(student, "float16"), card)
+    return card
