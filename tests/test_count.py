@@ -196,18 +196,28 @@ def test_a_cache_saves_image_gpt_most_of_its_work():
     assert count.image_gpt(guidance=1.5).flops == 2 * count.image_gpt().flops
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_whole_images_from_coarse_to_fine(cached):
-    config = CoarseToFineConfig(SHAPE, text_width=TEXT)
+def test_whole_images_from_coarse_to_fine():
+    shape = TransformerConfig(1, 24, heads=2, kv_heads=1, hidden=32)
+    config = CoarseToFineConfig(shape, alphabet=8, text_width=TEXT)
     model = CoarseToFine(config)
 
     def draw(text, uniform):
-        return model._draw(text, uniform, cached, guidance=2.0)
+        return model._draw(text, uniform, cached=True, guidance=2.0)
 
     uniform = np.full((2, ctf.LENGTH, 8), 0.5, np.float32)
-    work = count.coarse_to_fine(config, 2, cached=cached, guidance=2.0)
+    work = count.coarse_to_fine(config, 2, guidance=2.0)
     # The last block need not say anything about the text: its keys and values are enough.
-    assert_counts(work, draw, normal(4, TEXT), uniform, unused=0.02 if cached else 0.0)
+    assert_counts(work, draw, normal(4, TEXT), uniform, unused=0.05)
+
+
+def test_without_a_cache_coarse_to_fine_reads_everything_again():
+    config = CoarseToFineConfig(SHAPE, text_width=TEXT)
+    ends = [4 + end for end in (1, 5, 21, 37, 53, 69, 85)]
+    by_hand = count.product(1, TEXT, 4 * 48) + sum(
+        (count.transformer(SHAPE, end) for end in ends), Work()
+    )
+    spelt = sum((count.spelling(48, group, 64) for group in ctf.GROUPS), Work())
+    assert count.coarse_to_fine(config, cached=False) == by_hand + spelt
 
 
 @pytest.mark.parametrize("shortcut", [False, True])

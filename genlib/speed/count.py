@@ -130,13 +130,14 @@ def _follow(layer: Any, shape: Sequence[int]) -> Work:
         numbers = math.prod(shape) + weights + math.prod(out)
         return Work(2 * visited * weights, NUMBER * numbers)
     total = NOTHING
-    nodes = getattr(layer, "_nodes_by_depth", None)
-    if nodes is not None:  # a Functional model knows the shape at each of its operations
+    nodes: dict[int, Any] = getattr(layer, "_nodes_by_depth", {})
+    if nodes:  # a Functional model knows the shape at each of its operations
         for node in (node for depth in nodes.values() for node in depth):
             if node.input_tensors:
                 total += _follow(node.operation, (shape[0], *node.input_tensors[0].shape[1:]))
         return total
-    for part in getattr(layer, "layers", None) or getattr(layer, "_layers", ()):
+    parts: Any = getattr(layer, "layers", None) or getattr(layer, "_layers", ())
+    for part in parts:
         total += _follow(part, shape)
         shape = part.compute_output_shape(shape)
     return total
