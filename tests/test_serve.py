@@ -2,19 +2,32 @@
 
 import asyncio
 import base64
+import contextlib
 import io
+import socket
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from genlib import pipeline
+pytest.importorskip("starlette", reason="the server's packages: starlette, uvicorn, httpx")
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+from genlib import pipeline, serve
+from genlib.models import sampling
 from genlib.models.flow import Flow, FlowConfig
+from genlib.models.image_gpt import ImageGPT
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 from genlib.speed.batching import Batcher, Overloaded, round_up
+from genlib.speed.load import offer
 
 
 def squares(items):
@@ -274,3 +287,263 @@ def test_a_storm_of_requests_loses_nothing():
 def test_numbers_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="at least 1"):
         Batcher(squares, **bad)
+
+
+# ---------------------------------------------------------------- over HTTP
+
+
+@pytest.fixture
+def small(monkeypatch):
+    shape = TransformerConfig(1, 16, heads=2, kv_heads=2, hidden=16, modulated=True)
+    model = Flow(FlowConfig(shape, channels=2, text_width=128))
+    rng = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, 0.2, variable.shape))
+    tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
+    loaded = pipeline.load
+    monkeypatch.setattr(pipeline, "load", lambda m: model if m == "flow" else loaded(m))
+    monkeypatch.setattr(pipeline, "_tokenizer", lambda: tokenizer)
+    return model
+
+
+@contextlib.asynccontextmanager
+async def client(**options):
+    application = serve.app("flow", steps=2, **{"max_batch": 4, "cache_bytes": 0, **options})
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    async with (
+        application.router.lifespan_context(application),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as http,
+    ):
+        while (await http.get("/health")).status_code != 200:
+            await asyncio.sleep(0.01)
+        yield http
+
+
+def pixels(png):
+    return np.array(Image.open(io.BytesIO(png))).astype(int)
+
+
+def test_an_image_is_that_of_generate_alone_or_among_neighbours(small):
+    prompts = [f"a {time} over the sea" for time in ("sunset", "dawn", "night")]
+    asked = [{"prompt": p, "seed": s} for p in prompts for s in (0, 7)]
+
+    async def main():
+        async with client(max_wait=0.2) as http:
+            alone = [await http.post("/generate", json=body) for body in asked]
+            together = await asyncio.gather(*(http.post("/generate", json=b) for b in asked))
+            batches = (await http.get("/metrics")).json()["batches"]
+            return alone, together, batches
+
+    alone, together, batches = run(main())
+    assert sum(int(size) * count for size, count in batches.items()) == 12
+    assert max(batches) > "1"
+    for body, one, among in zip(asked, alone, together, strict=True):
+        assert one.headers["content-type"] == among.headers["content-type"] == "image/png"
+        own = pipeline.generate(body["prompt"], 1, seed=body["seed"], method="flow", steps=2)
+        for answer in (one, among):
+            assert pixels(answer.content).shape == (64, 64, 3)
+            assert np.abs(pixels(answer.content) - own.images[0]).max() <= 1  # rounding
+    assert any((pixels(a.content) != pixels(b.content)).any() for a, b in pairwise(alone))
+
+
+def test_several_images_come_as_json_and_are_those_of_generate(small):
+    async def main():
+        async with client(max_batch=2) as http:
+            return await http.post("/generate", json={"prompt": "下雪的湖边", "n": 3, "seed": 4})
+
+    made = run(main()).json()
+    own = pipeline.generate("下雪的湖边", 3, seed=4, method="flow", steps=2)
+    assert made["descriptions"] == list(own.descriptions)
+    assert made["seed"] == 4
+    for png, image in zip(made["images"], own.images, strict=True):
+        assert np.abs(pixels(base64.b64decode(png)) - image).max() <= 1
+
+
+BAD = {
+    b"": "not JSON",
+    b"[1]": "got list",
+    b"{}": "got []",
+    b'{"prompt": "sea", "size": 3}': "size",
+    b'{"prompt": 3}': "prompt = 3; give a str",
+    b'{"prompt": " "}': "empty",
+    b'{"prompt": "sea", "n": true}': "n = True; give a int",
+    b'{"prompt": "sea", "n": 0}': "n = 0",
+    b'{"prompt": "sea", "n": 65}': "n = 65; give 1 to 64",
+    b'{"prompt": "sea", "seed": -1}': "seed = -1",
+    b'{"prompt": "sea", "seed": 1.5}': "seed = 1.5",
+}
+
+
+def test_what_cannot_be_understood_is_refused_with_a_sentence(small):
+    async def main():
+        async with client() as http:
+            for body, message in BAD.items():
+                answer = await http.post("/generate", content=body)
+                assert answer.status_code == 400, body
+                assert message in answer.json()["error"]
+            large = await http.post("/generate", json={"prompt": "sea " * serve.BODY})
+            assert large.status_code == 413
+            assert (await http.get("/generate")).status_code == 405
+            assert (await http.get("/nowhere")).status_code == 404
+            counts = (await http.get("/metrics")).json()["requests"]
+            assert set(counts.values()) == {0}  # none came as far as the queue
+
+    run(main())
+
+
+def test_a_full_queue_is_503_with_a_time_and_too_slow_is_504(small, monkeypatch):
+    gate = threading.Event()
+    gate.set()
+    sample = small.sample
+
+    def slow(*arguments, **options):
+        assert gate.wait(10)
+        return sample(*arguments, **options)
+
+    monkeypatch.setattr(small, "sample", slow)
+
+    async def main():
+        async with client(max_batch=1, max_wait=0, max_queue=2, timeout=0.5) as http:
+            gate.clear()
+            asked = [http.post("/generate", json={"prompt": "sea", "seed": s}) for s in range(9)]
+            got = await asyncio.gather(*asked)
+            gate.set()
+            after = await http.post("/generate", json={"prompt": "sea"})
+            return got, after, (await http.get("/metrics")).json()
+
+    got, after, metrics = run(main())
+    statuses = [answer.status_code for answer in got]
+    assert sorted(set(statuses)) == [503, 504]
+    for answer in got:
+        if answer.status_code == 503:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "full" in answer.json()["error"]
+    assert after.status_code == 200
+    assert metrics["requests"]["refused"] == statuses.count(503)
+    assert metrics["requests"]["timed out"] == statuses.count(504)
+
+
+def test_before_it_is_warm_it_lives_but_is_not_ready(small, monkeypatch):
+    gate, sample = threading.Event(), small.sample
+
+    def slow(*arguments, **options):
+        assert gate.wait(10)
+        return sample(*arguments, **options)
+
+    monkeypatch.setattr(small, "sample", slow)
+
+    async def main():
+        application = serve.app("flow", steps=2, max_batch=1)
+        transport = httpx.ASGITransport(application)
+        async with (
+            application.router.lifespan_context(application),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as http,
+        ):
+            health = await http.get("/health")
+            assert (health.status_code, health.json()) == (503, {"live": True, "ready": False})
+            early = await http.post("/generate", json={"prompt": "sea"})
+            assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+            gate.set()
+            while (await http.get("/health")).status_code != 200:
+                await asyncio.sleep(0.01)
+
+    run(main())
+
+
+def test_a_failure_of_the_model_is_500_and_the_next_request_is_served(small, monkeypatch):
+    sample = small.sample
+
+    def fails_for_seed_666(said, *, noise, **options):
+        if any(np.array_equal(n, sampling.normals(1, n.shape, 666)[0]) for n in noise):
+            raise ValueError("a secret of the model")
+        return sample(said, noise=noise, **options)
+
+    monkeypatch.setattr(small, "sample", fails_for_seed_666)
+
+    async def main():
+        async with client(max_wait=0.2) as http:
+            asked = [{"prompt": "sea", "seed": s} for s in (1, 666, 2)]
+            return await asyncio.gather(*(http.post("/generate", json=b) for b in asked))
+
+    good, bad, also_good = run(main())
+    assert good.status_code == also_good.status_code == 200
+    assert bad.status_code == 500
+    assert "secret" not in bad.text
+
+
+def test_the_very_same_request_is_answered_from_the_cache(small):
+    async def main():
+        async with client(cache_bytes=10**6) as http:
+            for seed in (1, 1, 2):
+                answer = await http.post("/generate", json={"prompt": "sea", "seed": seed})
+                yield answer.content
+            metrics = (await http.get("/metrics")).json()
+            assert metrics["cache"] == {"hits": 1, "misses": 2}
+            assert metrics["requests"]["answered"] == 2
+
+    async def all_of_it():
+        return [content async for content in main()]
+
+    first, again, other = run(all_of_it())
+    assert first == again != other
+
+
+def test_a_method_that_cannot_share_a_batch_or_an_unknown_option_is_refused(small, monkeypatch):
+    with pytest.raises(ValueError, match="no option"):
+        serve.app("flow", speed=3)
+    monkeypatch.setattr(small, "kind", ImageGPT.kind)
+    with pytest.raises(ValueError, match="Choose a flow"):
+        serve.app("flow")
+
+
+# ---------------------------------------------------------------- under load
+
+
+@pytest.fixture
+def echo():
+    """A server in this process that answers every third request with a refusal."""
+    count = iter(range(10**6))
+
+    async def answer(request):
+        await asyncio.sleep(0.01)
+        return Response(status_code=503 if next(count) % 3 == 2 else 200)
+
+    application = Starlette(routes=[Route("/generate", answer, methods=["POST"])])
+    server = uvicorn.Server(uvicorn.Config(application, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)
+
+
+def test_a_load_arrives_at_its_rate_and_every_request_is_accounted_for(echo):
+    load = offer(echo, rate=100, seconds=1.5, seed=2)
+    n = len(load.due)
+    assert abs(n - 150) < 5 * 150**0.5
+    assert load.due.max() < 1.5
+    assert load.lost == 0
+    assert load.counts == {200: n - n // 3, 503: n // 3}
+    assert 0.01 <= load.percentile(50) <= load.percentile(99)
+    assert load.goodput(within=60) == pytest.approx((n - n // 3) / 1.5)
+    assert load.goodput(within=0.005) == 0
+    again = offer(echo, rate=100, seconds=0.2, seed=2)
+    np.testing.assert_array_equal(again.due, load.due[: len(again.due)])
+
+
+def test_a_server_that_is_not_there_loses_all(echo):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    load = offer(f"http://127.0.0.1:{port}", rate=50, seconds=0.2)
+    assert load.lost == len(load.due) > 0
+    assert np.isnan(load.percentile(50))
+    assert load.throughput == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "rate"), [("http://example.com", 1), ("http://127.0.0.1", 0), ("http://[::1]", 1e6)]
+)
+def test_a_load_is_bounded_and_stays_on_this_machine(url, rate):
+    with pytest.raises(ValueError, match=r"loopback|at most"):
+        offer(url, rate=rate, seconds=1)

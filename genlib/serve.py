@@ -1,0 +1,323 @@
+"""A small server: prompts come over HTTP, are worked on in batches, and go back as PNG.
+
+    genlib serve                            # or: python -m genlib.serve
+    curl -o sunset.png -d '{"prompt": "a beautiful sunset", "seed": 7}' 127.0.0.1:8000/generate
+
+The HTTP is Starlette's and uvicorn's; the batches and the bounded queue are
+`genlib.speed.batching`'s. A request's images depend on its prompt and seed, and not on who else is
+in the batch: they are those of `genlib.generate`, but for the rounding of the last grey level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import math
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from genlib import pipeline
+from genlib.models import sampling
+from genlib.models.tokenizer import GRID
+from genlib.speed.batching import Batcher, Overloaded, round_up
+from genlib.speed.cache import ExactCache
+
+BODY = 16_384  # bytes that a request may have
+GONE = 499  # nobody reads it; nginx writes this number into its log
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request asks for."""
+
+    prompt: str
+    n: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Painted:
+    """One image of a wish."""
+
+    png: bytes
+    description: str
+
+
+class Painter:
+    """Draws images of several wishes in one batch, each as if it were alone.
+
+    Args:
+        method: one of `pipeline.METHODS` that draws latents from noise.
+        describe: who completes the prompts, see `pipeline.generate`.
+        **options: of the method, in place of its defaults.
+
+    Raises:
+        ValueError: if the method or an option is unknown, or its images cannot share a batch.
+    """
+
+    def __init__(
+        self,
+        method: str = pipeline.DEFAULT,
+        describe: pipeline.Writer = "student",
+        **options: Any,
+    ) -> None:
+        self.model = pipeline.load(method)
+        known = pipeline.METHODS[method].options
+        if self.model.kind != "latents":
+            raise ValueError(
+                f"{method!r} draws its random numbers by one seed for the whole batch, so requests "
+                "cannot share one. Choose a flow."
+            )
+        if unknown := set(options) - set(known) - {"xla"}:
+            raise ValueError(f"{method} has no option {sorted(unknown)}; it has {sorted(known)}.")
+        self.options, self.describe = {**known, **options}, describe
+
+    def __call__(self, items: Sequence[tuple[Wish, int]]) -> list[Painted]:
+        """Draws image `i` of each wish."""
+        wishes = dict.fromkeys(wish for wish, _ in items)
+        written = {w: pipeline._describe(w.prompt, w.n, w.seed, self.describe) for w in wishes}
+        shape = (GRID, GRID, self.model.config.channels)
+        noises = {w: sampling.normals(w.n, shape, w.seed) for w in wishes}
+
+        said = tuple(written[wish][i].text for wish, i in items)
+        noise = np.stack([noises[wish][i] for wish, i in items])
+        latents = self.model.sample(pipeline._encode(said), noise=noise, **self.options)
+        images = pipeline._tokenizer().decode(latents)
+        return [Painted(_png(image), text) for image, text in zip(images, said, strict=True)]
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()
+
+
+def app(
+    method: str = pipeline.DEFAULT,
+    *,
+    describe: pipeline.Writer = "student",
+    max_batch: int = 16,
+    max_wait: float = 0.005,
+    max_queue: int = 64,
+    timeout: float = 30.0,
+    cache_bytes: int = 16 * 2**20,
+    **options: Any,
+) -> Starlette:
+    """Makes the server's application.
+
+    `POST /generate` takes `{"prompt": …, "n": 1, "seed": 0}` and gives a PNG, or, for more images
+    or with `Accept: application/json`, JSON with base64. A request that cannot be understood gets
+    400 or 413 and a sentence; 503 with `Retry-After` means that the queue is full, 504 that it
+    took too long. `GET /health` is 200 when the models are warm, 503 before. `GET /metrics` counts.
+
+    Args:
+        method: see `Painter`.
+        describe: see `Painter`.
+        max_batch: images at once.
+        max_wait: for company, s.
+        max_queue: images that wait, and the most of one request.
+        timeout: of a request, s.
+        cache_bytes: of PNG that are kept for the very same request; 0 keeps none.
+        **options: of the method.
+
+    Raises:
+        ValueError: if an argument is out of range or unknown.
+    """
+    painter = Painter(method, describe, **options)
+    store: ExactCache[Wish, list[Painted]] | None = None
+    if cache_bytes:
+        store = ExactCache(limit_bytes=cache_bytes, size=lambda made: sum(len(p.png) for p in made))
+    limits = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
+    batcher = Batcher(painter, timeout=timeout, **limits)  # type: ignore[arg-type]
+    ready = asyncio.Event()
+
+    def warm_up() -> None:
+        for size in sorted({round_up(n, max_batch) for n in range(1, max_batch + 1)}):
+            painter([(Wish("a sunset"), 0)] * size)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async def warm() -> None:
+            await asyncio.to_thread(warm_up)
+            ready.set()
+
+        warming = asyncio.create_task(warm())  # meanwhile /health says that we live
+        try:
+            async with batcher:
+                yield
+        finally:
+            await asyncio.wait({warming})
+        warming.result()
+
+    async def generate(request: Request) -> Response:
+        wish = _read(await request.body(), max_queue)
+        if not ready.is_set():
+            raise Overloaded("The models are being loaded. Try again in 1 s.", 1.0)
+        made = store.find(wish) if store is not None else None
+        if made is None:
+            made = await _unless_gone(request, batcher.submit([(wish, i) for i in range(wish.n)]))
+            if store is not None:
+                store.put(wish, made)
+        if wish.n == 1 and "json" not in request.headers.get("accept", ""):
+            return Response(made[0].png, media_type="image/png")
+        images = [base64.b64encode(one.png).decode() for one in made]
+        descriptions = [one.description for one in made]
+        return JSONResponse({"images": images, "descriptions": descriptions, "seed": wish.seed})
+
+    async def health(_: Request) -> Response:
+        warm = ready.is_set()
+        return JSONResponse({"live": True, "ready": warm}, 200 if warm else 503)
+
+    async def metrics(_: Request) -> Response:
+        found = {"hits": store.hits, "misses": store.misses} if store is not None else {}
+        return JSONResponse({**batcher.stats(), "cache": found})
+
+    return Starlette(
+        routes=[
+            Route("/generate", generate, methods=["POST"]),
+            Route("/health", health),
+            Route("/metrics", metrics),
+        ],
+        exception_handlers={
+            HTTPException: _refuse,
+            _BadRequest: _refuse,
+            Overloaded: _refuse,
+            TimeoutError: _refuse,
+            _Gone: _refuse,
+            Exception: _refuse,
+        },
+        lifespan=lifespan,
+        max_body_size=BODY,
+    )
+
+
+class _BadRequest(ValueError):  # noqa: N818
+    """A request that cannot be understood; what the model itself raises is the server's fault."""
+
+
+class _Gone(Exception):  # noqa: N818
+    """Whoever asked has hung up."""
+
+
+def _refuse(_: Request, error: Exception) -> Response:
+    message, headers = str(error), {}
+    if isinstance(error, HTTPException):
+        status, message = error.status_code, error.detail
+        headers = dict(error.headers or {})
+    elif isinstance(error, Overloaded):
+        status, headers = 503, {"Retry-After": str(math.ceil(error.retry_after))}
+    elif isinstance(error, TimeoutError):
+        status, message = 504, "It took too long. Try again later, or ask for fewer images."
+    elif isinstance(error, _Gone):
+        status = GONE
+    elif isinstance(error, _BadRequest):
+        status = 400
+    else:
+        status, message = 500, "The server failed; its log says how."
+    return JSONResponse({"error": message}, status, headers)
+
+
+def _read(body: bytes, most: int) -> Wish:
+    """Checks a request before it is queued, so that no bad one spoils a batch."""
+    try:
+        sent = json.loads(body)
+    except ValueError as error:
+        raise _BadRequest(f'The body is not JSON ({error}). Send {{"prompt": "…"}}.') from None
+    fields = {"prompt": str, "n": int, "seed": int}
+    if not isinstance(sent, dict) or "prompt" not in sent or set(sent) - set(fields):
+        got = sorted(sent) if isinstance(sent, dict) else type(sent).__name__
+        raise _BadRequest(f'Send {{"prompt": "…", "n": 1, "seed": 0}}; got {got}.')
+    for name, value in sent.items():
+        if type(value) is not fields[name]:  # True is no number here
+            raise _BadRequest(f"{name} = {value!r}; give a {fields[name].__name__}.")
+    wish = Wish(**sent)
+    try:
+        pipeline._check(wish.prompt, wish.n, wish.seed)
+    except ValueError as error:
+        raise _BadRequest(str(error)) from None
+    if wish.n > most:
+        raise _BadRequest(f"n = {wish.n}; give 1 to {most}.")
+    return wish
+
+
+async def _unless_gone(request: Request, work: Any) -> Any:
+    """Waits for the work, and cancels it if the client hangs up meanwhile."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise _Gone("The client has hung up.")
+    finally:
+        leaving.cancel()
+        working.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def run(host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
+    """Serves until it is interrupted; what was accepted is finished first.
+
+    The first line that it prints is its address, so that `port=0`, any free one, can be used.
+
+    Args:
+        host: the address to listen at; this machine's own unless given.
+        port: 0 takes a free one.
+        **options: see `app`.
+
+    Raises:
+        OSError: if the address cannot be had.
+        ValueError: see `app`.
+    """
+    application = app(**options)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        at = f"[{host}]" if ":" in host else host
+        print(f"http://{at}:{listening.getsockname()[1]}", flush=True)
+        config = uvicorn.Config(application, log_level="warning", access_log=False)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the server from the command line: `python -m genlib.serve --port 0`."""
+    parser = argparse.ArgumentParser(prog="genlib serve", description="Serve images over HTTP.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument("--method", default=pipeline.DEFAULT)
+    parser.add_argument("--max-batch", type=int, default=16, help="images at once")
+    parser.add_argument("--max-wait", type=float, default=0.005, help="for company, s")
+    parser.add_argument("--max-queue", type=int, default=64, help="images that wait")
+    parser.add_argument("--timeout", type=float, default=30.0, help="of a request, s")
+    parser.add_argument("--cache-bytes", type=int, default=16 * 2**20, help="0 keeps none")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=JSON", help="such as steps=4"
+    )
+    given = vars(parser.parse_args(arguments))
+    pairs = (text.partition("=")[::2] for text in given.pop("option"))
+    try:
+        run(**given, **{name: json.loads(value) for name, value in pairs})
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""A load for a server: requests that come at random times, whether or not it keeps up.
+
+The load is *open*: people do not wait for each other's answers before they ask. A closed loop,
+which sends the next request when the last one is answered, slows down with the server and so hides
+that it is too slow. For the same reason a latency counts from the moment at which a request was
+due, not from the one at which the client found time to send it.
+
+Reference: Schroeder, Wierman and Harchol-Balter, "Open versus closed", NSDI 2006.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+
+MOST = 2000  # requests of one load
+LOST = 0  # the status of a request that got no answer
+
+
+@dataclass(frozen=True)
+class Load:
+    """What became of a load.
+
+    Attributes:
+        rate: requests per second that were offered, on average.
+        seconds: for which they were offered.
+        due: s after the start at which each request was due, `(n,)`.
+        latency: from then to its answer, s, `(n,)`.
+        status: of HTTP, `(n,)`: 200, 503 for refused, 504 for timed out, 0 for lost.
+    """
+
+    rate: float
+    seconds: float
+    due: np.ndarray
+    latency: np.ndarray
+    status: np.ndarray
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """How many requests ended with each status."""
+        return dict(sorted(Counter(self.status.tolist()).items()))
+
+    @property
+    def lost(self) -> int:
+        """How many requests got no answer at all."""
+        return int((self.status == LOST).sum())
+
+    @property
+    def throughput(self) -> float:
+        """Images per second, from the first request that was due to the last answer."""
+        served = self.status == 200
+        end = (self.due + self.latency)[served].max(initial=self.seconds)
+        return float(served.sum() / end)
+
+    def goodput(self, within: float) -> float:
+        """Images per second that came within so many seconds: a later one helps nobody."""
+        return float(((self.status == 200) & (self.latency <= within)).sum() / self.seconds)
+
+    def percentile(self, q: float) -> float:
+        """The latency that `q` percent of the images do not exceed, s; NaN if there are none."""
+        served = self.latency[self.status == 200]
+        return float(np.percentile(served, q)) if len(served) else float("nan")
+
+
+def offer(
+    url: str,
+    rate: float,
+    seconds: float,
+    prompts: Sequence[str] = ("a beautiful sunset over a calm sea",),
+    *,
+    seed: int = 0,
+    timeout: float = 60.0,
+) -> Load:
+    """Sends requests with exponential gaps between them, and waits for all the answers.
+
+    Args:
+        url: of the server, on this machine.
+        rate: requests per second, on average.
+        seconds: for how long.
+        prompts: are drawn at random, each with another seed.
+        seed: of the arrivals and the prompts.
+        timeout: after which a request counts as lost, s.
+
+    Raises:
+        ValueError: if a number is out of range, the load is too large, or the server elsewhere.
+    """
+    if not (rate > 0 and seconds > 0 and rate * seconds <= MOST):
+        raise ValueError(f"rate = {rate}, seconds = {seconds}: give at most {MOST} requests.")
+    if httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(f"{url} is another machine. A load is for your own server, on loopback.")
+    rng = np.random.default_rng(seed)
+    due = np.cumsum(rng.exponential(1 / rate, int(2 * rate * seconds) + 20))
+    due = due[due < seconds]
+    bodies = [
+        {"prompt": prompts[int(rng.integers(len(prompts)))], "seed": int(rng.integers(2**31))}
+        for _ in due
+    ]
+    with ThreadPoolExecutor(1) as pool:  # a loop of its own: a notebook's is already running
+        results = pool.submit(asyncio.run, _send(url, due, bodies, timeout)).result()
+    latency, status = (np.array(column) for column in zip(*results, strict=True))
+    return Load(rate, seconds, due, latency, status)
+
+
+async def _send(
+    url: str, due: np.ndarray, bodies: Sequence[dict[str, object]], timeout: float
+) -> list[tuple[float, int]]:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+    async with httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False) as client:
+        start = time.perf_counter()
+
+        async def one(at: float, body: dict[str, object]) -> tuple[float, int]:
+            await asyncio.sleep(start + at - time.perf_counter())
+            try:
+                status = (await client.post(f"{url}/generate", json=body)).status_code
+            except httpx.HTTPError:
+                status = LOST
+            return time.perf_counter() - start - at, status
+
+        return await asyncio.gather(*(one(*pair) for pair in zip(due, bodies, strict=True)))
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, patience: float = 120.0) -> Iterator[str]:
+    """Runs a server in a process of its own, and stops it at the end, whatever happens.
+
+        with serving("--max-batch", "1") as url:
+            load = offer(url, rate=5, seconds=10)
+
+    Args:
+        *arguments: of `python -m genlib.serve`; it takes a free port unless told otherwise.
+        patience: how long it may take to get ready, s.
+
+    Raises:
+        RuntimeError: if it ends, or is not ready in time.
+    """
+    command = [sys.executable, "-m", "genlib.serve", "--port", "0", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(patience, process.kill)  # else a silent server would hold us
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        while url and process.poll() is None:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
+                    break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError(f"The server did not start: {' '.join(command)}")
+        watchdog.cancel()
+        yield url
+    finally:
+        watchdog.cancel()
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
