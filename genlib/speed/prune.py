@@ -229,8 +229,10 @@ def choose_parts(
     c = transformer.config
     if blocks is None or isinstance(blocks, int):
         count = _in_range("blocks", blocks, c.layers)
-        blocks = np.rint(np.linspace(0, c.layers - 1, count)).astype(int).tolist()
-    chosen = tuple(sorted(set(blocks)))
+        wanted = np.rint(np.linspace(0, c.layers - 1, count)).astype(int).tolist()
+    else:
+        wanted = list(blocks)
+    chosen = tuple(sorted(set(wanted)))
     if not chosen or not set(chosen) <= set(range(c.layers)):
         raise ValueError(f"blocks = {blocks}; give some of 0 to {c.layers - 1}.")
     n_heads, n_hidden = (
