@@ -31,6 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+import genlib.backend  # noqa: F401  # before Keras: it keeps TensorFlow's start-up log away
 from genlib import pipeline
 from genlib.models import sampling
 from genlib.models.tokenizer import GRID

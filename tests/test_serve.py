@@ -27,7 +27,7 @@ from genlib.models.image_gpt import ImageGPT
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 from genlib.speed.batching import Batcher, Overloaded, round_up
-from genlib.speed.load import offer
+from genlib.speed.load import offer, serving
 
 
 def squares(items):
@@ -547,3 +547,11 @@ def test_a_server_that_is_not_there_loses_all(echo):
 def test_a_load_is_bounded_and_stays_on_this_machine(url, rate):
     with pytest.raises(ValueError, match=r"loopback|at most"):
         offer(url, rate=rate, seconds=1)
+
+
+def test_a_server_that_cannot_start_says_why():
+    with (
+        pytest.raises(RuntimeError, match="no-such"),
+        serving("--method", "no-such", patience=60),
+    ):
+        pass

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -145,26 +146,38 @@ def serving(*arguments: str, patience: float = 120.0) -> Iterator[str]:
         RuntimeError: if it ends, or is not ready in time.
     """
     command = [sys.executable, "-m", "genlib.serve", "--port", "0", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(patience, process.kill)  # else a silent server would hold us
-    watchdog.start()
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        while url and process.poll() is None:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
-                    break
-            time.sleep(0.1)
-        else:
-            raise RuntimeError(f"The server did not start: {' '.join(command)}")
-        watchdog.cancel()
-        yield url
-    finally:
-        watchdog.cancel()
-        process.terminate()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        watchdog = threading.Timer(patience, process.kill)  # else a silent server would hold us
+        watchdog.start()
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            url = _ready(process)
+            watchdog.cancel()
+            if url is None:
+                log.seek(0)
+                raise RuntimeError(f"{' '.join(command)} did not start: {log.read()[-500:]}")
+            yield url
+        finally:
+            watchdog.cancel()
+            _stop(process)
+
+
+def _ready(process: subprocess.Popen[str]) -> str | None:
+    """Waits until a server is warm, and returns its address; None if it ends before."""
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    while url and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
+                return url
+        time.sleep(0.1)
+    return None
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,85 @@
+"""Latency against load, until and past saturation: a naive server and one that batches and refuses.
+
+    python benchmarks/serving.py            # five minutes; leave the machine alone meanwhile
+
+Both servers stand ready in processes of their own, and take turns at each load, so that a busy
+minute hits both. The loads are fractions and multiples of what the naive server can do, which is
+measured first, one request after another. Writes genlib/records/serving.json.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+
+from genlib import records
+from genlib.speed.load import Load, offer, serving
+
+STEPS = 4  # of the flow
+SECONDS = 12.0  # of each load
+LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.1, 1.5, 2.5)
+WITHIN = 1.0  # s; an image that comes later is worth nothing
+QUANTILES = (50, 95, 99)
+SERVERS = {
+    "naive": ("--max-batch", "1", "--max-wait", "0", "--max-queue", "100000", "--timeout", "600"),
+    "batching": ("--max-batch", "4", "--max-queue", "8"),
+}
+
+
+def alone(url: str, n: int = 40) -> np.ndarray:
+    """Returns the seconds that requests take one after another, float `(n,)`."""
+    spent = []
+    for seed in range(n + 3):
+        start = time.perf_counter()
+        body = {"prompt": "a beautiful sunset over a calm sea", "seed": seed}
+        httpx.post(f"{url}/generate", json=body, timeout=60).raise_for_status()
+        spent.append(time.perf_counter() - start)
+    return np.array(spent[3:])
+
+
+def row(load: Load) -> dict[str, Any]:
+    """Returns what is kept of a load; times in seconds, rates per second."""
+    return {
+        "rate": load.rate,
+        "sent": len(load.due),
+        "counts": {str(status): count for status, count in load.counts.items()},
+        "lost": load.lost,
+        "mean": float(load.latency[load.status == 200].mean()),
+        "latency": {f"p{q}": load.percentile(q) for q in QUANTILES},
+        "throughput": load.throughput,
+        "goodput": load.goodput(WITHIN),
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes the record."""
+    flow = ("--option", f"steps={STEPS}", "--cache-bytes", "0")
+    with serving(*SERVERS["naive"], *flow) as naive, serving(*SERVERS["batching"], *flow) as other:
+        seconds = alone(naive)
+        service, spread = float(np.median(seconds)), float(seconds.std() / seconds.mean())
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
+        for seed, part in enumerate(LOADS):
+            for name, url in zip(SERVERS, (naive, other), strict=True):
+                made = row(offer(url, part / service, SECONDS, seed=seed, timeout=300))
+                rows[name].append({"load": part, **made})
+                print(name, part, made["counts"], made["latency"])
+        batches = httpx.get(f"{other}/metrics").json()["batches"]
+    records.save(
+        "serving",
+        {
+            "steps": STEPS,
+            "seconds": SECONDS,
+            "within": WITHIN,
+            "alone": {"median": service, "variation": spread, "n": len(seconds)},
+            "arguments": {name: list(given) for name, given in SERVERS.items()},
+            "servers": rows,
+            "batches": batches,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
