@@ -102,6 +102,7 @@ def x_decoder(vocabulary: int) -> Any:
             attn_dim_head=WIDTH // HEADS,
             use_rmsnorm=True,
             rotary_pos_emb=True,
+            rotary_emb_dim=WIDTH // HEADS,  # the whole head turns, as in ours
             ff_glu=True,
             ff_swish=True,
             ff_no_bias=True,

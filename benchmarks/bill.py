@@ -1,0 +1,68 @@
+"""The language model's own bill: all ways from a prompt to a PNG, in alternating runs.
+
+    python benchmarks/bill.py [method]        # four minutes; writes genlib/records/bill.json
+
+`method` generates in the last way, one of `genlib methods`; the pipeline's own unless given.
+"""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+
+TOKENS = 48  # that the language model writes freely, at most
+PROMPTS = ("a boat on a calm lake at night", "a rainy dawn over the hills", "a schooner at dusk")
+
+
+def main() -> None:
+    """Measures and writes the record."""
+    from genlib import bench
+
+    bench.fix_threads(min(2, bench.threads()["cores"]))
+    from genlib import backend, pipeline, records
+    from genlib.models.llm import load_llm
+    from genlib.speed import bill
+
+    method = sys.argv[1] if len(sys.argv) > 1 else pipeline.DEFAULT
+    threads = bench.threads()["cores"]
+    llama = bill.LlamaCpp(threads) if importlib.util.find_spec("xllamacpp") else None
+    options = {} if backend.name() == "torch" else {"xla": True}
+    ways = bill.ways(load_llm(), tokens=TOKENS, method=method, options=options, llama=llama)
+
+    spent = {name: [] for name in ways}  # each paid run's stages, in the order of the runs
+
+    def paying(name):
+        def pay():
+            paid = bill.pay(ways[name], PROMPTS[0])
+            spent[name].append(paid.milliseconds)
+            return paid.png
+
+        return pay
+
+    comparison = bench.compare(
+        {name: paying(name) for name in ways}, warmup=0, min_seconds=0, sync=lambda png: png
+    )
+    print(comparison)
+    rounds = len(comparison.records["naive"].seconds)
+    rows = {}
+    for name, ratio in comparison.ratios().items():
+        timed = spent[name][-rounds:]  # the first calls compile
+        rows[name] = {
+            "ratio": [ratio.ratio, ratio.low, ratio.high],
+            "milliseconds": {s: float(np.median([t[s] for t in timed])) for s in bill.STAGES},
+            "descriptions": {prompt: ways[name].describe(prompt) for prompt in PROMPTS},
+        }
+    records.save(
+        "bill",
+        {
+            "tokens": TOKENS,
+            "method": {"name": method, **pipeline.METHODS[method].options, **options},
+            "rows": rows,
+            "comparison": json.loads(comparison.to_json()),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
