@@ -177,7 +177,7 @@ def test_textbook_images_of_image_gpt(guidance):
     tokens = ops.zeros((sequences, LENGTH, 8), "int32")
 
     def one_token(text, uniform):
-        return model.speller.pick(model._states(text, tokens)[:, :1], uniform, guidance)
+        return model.speller.pick(model.states(text, tokens)[:, :1], uniform, guidance)
 
     work = count.image_gpt(config, 3, cached=False, guidance=guidance)
     one = Work(work.flops // LENGTH, 1)

@@ -117,6 +117,7 @@ class Flow(keras.Model):
         solver: str = "euler",
         compiled: bool = True,
         xla: bool = False,
+        noise: np.ndarray | None = None,
     ) -> np.ndarray:
         """Draws one image for each text.
 
@@ -131,19 +132,17 @@ class Flow(keras.Model):
             solver: `"euler"`, one forward per step, or `"midpoint"`, two.
             compiled: run all steps in one compiled loop; else one compiled call per step.
             xla: compile with XLA.
+            noise: to start from in place of the seed's, float `(n, 16, 16, channels)`, so that
+                images of several seeds can be drawn at once.
 
         Returns:
             Latents, float32 `(n, 16, 16, channels)`.
 
         Raises:
-            ValueError: if `text` has another shape, or an option is out of range.
+            ValueError: if `text` or `noise` has another shape, or an option is out of range.
         """
         text = check_text(text, self.config.text_width)
-        if steps < 1 or solver not in SOLVERS:
-            raise ValueError(
-                f"steps = {steps}, solver = {solver!r}: give at least 1 step, and one of "
-                f"{tuple(SOLVERS)}."
-            )
+        _check_solver(steps, solver)
         if not 0 <= interval[0] <= interval[1] <= 1:
             raise ValueError(f"interval = {interval}; give two times, 0 ≤ first ≤ last ≤ 1.")
         if self.config.shortcut and guidance != 1:
@@ -152,7 +151,10 @@ class Flow(keras.Model):
                 "Give 1."
             )
         guided = _guided(steps, guidance, interval)
-        x = sampling.normals(len(text), (GRID, GRID, self.config.channels), seed)
+        shape = (GRID, GRID, self.config.channels)
+        x = sampling.normals(len(text), shape, seed) if noise is None else np.float32(noise)
+        if x.shape != (len(text), *shape):
+            raise ValueError(f"noise has shape {x.shape}; give one of {shape} for each text.")
         if compiled:
             whole = self._compiled(
                 ("loop", guidance, solver, xla, guided == (0, steps)), self._solve
@@ -173,9 +175,10 @@ class Flow(keras.Model):
         stops: int = 4,
         steps: int = 16,
         guidance: float = 3.0,
+        solver: str = "euler",
         xla: bool = False,
     ) -> np.ndarray:
-        """Returns where the way from noise to latents comes by, as `sample` goes it with Euler.
+        """Returns where the way from noise to latents comes by, as `sample` goes it.
 
         Args:
             text: embeddings, float32 `(n, text_width)`.
@@ -183,6 +186,7 @@ class Flow(keras.Model):
             stops: into so many equal parts the way is cut; a divisor of `steps`.
             steps: of the solver.
             guidance: see `sample`.
+            solver: see `sample`.
             xla: compile with XLA.
 
         Returns:
@@ -190,13 +194,15 @@ class Flow(keras.Model):
             are noise, the last latents.
 
         Raises:
-            ValueError: if `text` has another shape, or `stops` does not divide `steps`.
+            ValueError: if `text` has another shape, `stops` does not divide `steps`, or there is
+                no such solver.
         """
         text = check_text(text, self.config.text_width)
+        _check_solver(steps, solver)
         if stops < 1 or steps % stops:
             raise ValueError(f"stops = {stops} must divide steps = {steps}.")
         x = sampling.normals(len(text), (GRID, GRID, self.config.channels), seed)
-        part = self._compiled(("part", guidance, "euler", xla), self._part)
+        part = self._compiled(("part", guidance, solver, xla), self._part)
         found = [x]
         for begin in range(0, steps, steps // stops):
             bounds = np.array((begin, begin + steps // stops, steps), np.int32)
@@ -257,6 +263,14 @@ class Flow(keras.Model):
         for begin, end, here in parts[1:2] if everywhere else parts:
             x = self._part(x, text, ops.stack([begin, end, steps]), here, solver)
         return x
+
+
+def _check_solver(steps: int, solver: str) -> None:
+    if steps < 1 or solver not in SOLVERS:
+        raise ValueError(
+            f"steps = {steps}, solver = {solver!r}: give at least 1 step, and one of "
+            f"{tuple(SOLVERS)}."
+        )
 
 
 def _waves(numbers: Any) -> Any:

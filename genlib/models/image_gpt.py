@@ -71,21 +71,23 @@ class ImageGPT(keras.Model):
         """Tells how likely each token is after those before it, as training needs.
 
         Args:
-            inputs: `"text"`, float `(b, text_width)`, and `"tokens"`, int `(b, 64, 8)`.
+            inputs: `"text"`, float `(b, text_width)`, and `"tokens"`, int `(b, 64, 8)`; a student
+                also gets `"shares"`, its teacher's probabilities, float `(b, 64, 8, alphabet)`.
 
         Returns:
-            Natural logarithms of the probabilities, `(b, 64)`.
+            Natural logarithms of the probabilities, `(b, 64)`; with shares, their means over what
+            the teacher would write.
         """
-        return self.speller.log_probability(
-            self._states(inputs["text"], inputs["tokens"]), inputs["tokens"]
-        )
+        states = self.states(inputs["text"], inputs["tokens"])
+        return self.speller.log_probability(states, inputs["tokens"], inputs.get("shares"))
 
-    def _states(self, text: Any, tokens: Any) -> Any:
+    def states(self, text: Any, tokens: Any) -> Any:
         """Returns what the transformer says before each token, `(b, 64, width)`."""
-        x = ops.concatenate([self._prefix(text), self._embed(tokens[:, :-1], 0)], axis=1)
+        x = ops.concatenate([self.prefix(text), self.embed(tokens[:, :-1], 0)], axis=1)
         return self.transformer(x)[:, self.config.prefix - 1 :]
 
-    def _prefix(self, text: Any) -> Any:
+    def prefix(self, text: Any) -> Any:
+        """Returns the tokens that carry the text, `(b, prefix, width)`."""
         width = self.config.transformer.width
         x = ops.reshape(self.read_text(text), (-1, self.config.prefix, width))
         # The last prefix token already asks for the token at place 0.
@@ -93,7 +95,7 @@ class ImageGPT(keras.Model):
             self.place(ops.zeros((1, 1), "int32")), ((0, 0), (x.shape[1] - 1, 0), (0, 0))
         )
 
-    def _embed(self, tokens: Any, start: Any) -> Any:
+    def embed(self, tokens: Any, start: Any) -> Any:
         """Embeds tokens at places from `start` on; each asks for the place after its own."""
         places = start + 1 + ops.arange(tokens.shape[1])
         return self.speller.embed(tokens) + self.place(ops.minimum(places, LENGTH - 1))[None]
@@ -109,6 +111,7 @@ class ImageGPT(keras.Model):
         min_p: float | None = None,
         guidance: float = 1.0,
         cached: bool = True,
+        compiled: bool = True,
         xla: bool = False,
     ) -> np.ndarray:
         """Writes one image for each text.
@@ -122,9 +125,10 @@ class ImageGPT(keras.Model):
             min_p: draw from letters at least this share as likely as the likeliest.
             guidance: above 1, moves the logits away from those without text (Ho and Salimans,
                 2022, arXiv:2207.12598); doubles the work.
-            cached: keep keys and values in one compiled loop; else run the whole sentence anew
-                for every token.
-            xla: compile the cached loop with XLA.
+            cached: keep keys and values in one loop; else run the whole sentence anew for every
+                token.
+            compiled: compile the loop, or each forward; else every operation starts by itself.
+            xla: compile with XLA.
 
         Returns:
             Codes, int32 `(n, 16, 16)`.
@@ -139,19 +143,21 @@ class ImageGPT(keras.Model):
         if guidance != 1.0:  # the second half of the batch has no text
             text = np.concatenate([text, np.zeros_like(text)])
         run = self._loop if cached else self._whole
-        tokens = run(text, uniform, guidance=guidance, xla=xla, **options)
+        how = (compiled, xla)
+        tokens = run(text, uniform, how, guidance=guidance, **options)
         return unspell(backend.to_numpy(tokens), self.config.alphabet)
 
-    def _whole(self, text: Any, uniform: Any, xla: bool, **options: Any) -> Any:
+    def _whole(self, text: Any, uniform: Any, how: tuple[bool, bool], **options: Any) -> Any:
         """The textbook's way: 64 forwards of the whole sentence."""
-        key = (xla, *options.values())
+        key = (how, *options.values())
         if key not in self._textbook:
 
             def choose(text: Any, tokens: Any, place: Any, uniform: Any) -> Any:
-                y = ops.take(self._states(text, tokens), place[None], axis=1)
+                states = self.states(text, ops.convert_to_tensor(tokens))
+                y = ops.take(states, ops.reshape(place, (1,)), axis=1)
                 return self.speller.pick(y, uniform, **options)
 
-            self._textbook[key] = backend.compile_step(choose, self.variables, xla=xla)
+            self._textbook[key] = self._made(choose, how)
         tokens = np.zeros((len(text), LENGTH, LETTERS), np.int32)
         copies = len(text) // len(uniform)
         for place in range(LENGTH):
@@ -160,29 +166,33 @@ class ImageGPT(keras.Model):
             tokens[:, place] = np.tile(backend.to_numpy(chosen)[:, 0], (copies, 1))
         return tokens[: len(uniform)]
 
-    def _loop(self, text: Any, uniform: Any, xla: bool, **options: Any) -> Any:
-        """The language model's way: forwards of one token, keys and values kept, all compiled."""
-        key = (xla, *options.values())
+    def _made(self, run: Any, how: tuple[bool, bool]) -> Any:
+        compiled, xla = how
+        return backend.compile_step(run, self.variables, xla=xla) if compiled else run
+
+    def _loop(self, text: Any, uniform: Any, how: tuple[bool, bool], **options: Any) -> Any:
+        """The language model's way: forwards of one token, keys and values kept."""
+        key = (how, *options.values())
         if key not in self._loops:
 
             def run(text: Any, uniform: Any) -> Any:
                 return self._write(text, uniform, **options)
 
-            self._loops[key] = backend.compile_step(run, self.variables, xla=xla)
+            self._loops[key] = self._made(run, how)
         return self._loops[key](text, uniform)
 
     def _write(self, text: Any, uniform: Any, **options: Any) -> Any:
         prefix, n = self.config.prefix, ops.shape(uniform)[0]
         copies = 1 if options["guidance"] == 1.0 else 2
         cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH - 1)
-        y, cache = self.transformer(self._prefix(text), cache=cache)
+        y, cache = self.transformer(self.prefix(text), cache=cache)
         first = self.speller.pick(y[:, -1:], uniform[:, :1], **options)
         tokens = ops.zeros((n, LENGTH, LETTERS), "int32")
         tokens = ops.slice_update(tokens, (0, 0, 0), first)
 
         def step(place: Any, tokens: Any, cache: Any) -> Any:
             last = ops.slice(tokens, (0, place - 1, 0), (n, 1, LETTERS))
-            x = self._embed(ops.tile(last, (copies, 1, 1)), place - 1)
+            x = self.embed(ops.tile(last, (copies, 1, 1)), place - 1)
             y, cache = self.transformer(x, start=prefix + place - 1, cache=cache)
             here = ops.slice(uniform, (0, place, 0), (n, 1, LETTERS))
             chosen = self.speller.pick(y, here, **options)

@@ -71,16 +71,49 @@ def pick(
         >>> int(pick(np.log([[0.2, 0.5, 0.3]]), np.array([0.75]))[0])
         2
     """
-    if temperature < 0 or (top_k is not None and top_k < 1):
-        raise ValueError(f"temperature = {temperature}, top_k = {top_k}: give ≥ 0 and ≥ 1.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p = {top_p}; give a share above 0 and at most 1.")
-    if min_p is not None and not 0 <= min_p <= 1:
-        raise ValueError(f"min_p = {min_p}; give a share from 0 to 1.")
-    logits = ops.convert_to_tensor(logits)
+    _check(temperature, top_k, top_p, min_p)
     if temperature == 0:
-        return ops.cast(ops.argmax(logits, -1), "int32")
-    logits = logits / temperature
+        return ops.cast(ops.argmax(ops.convert_to_tensor(logits), -1), "int32")
+    kept = restrict(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    return invert(ops.softmax(kept), uniform)
+
+
+def invert(probabilities: Any, uniform: Any) -> Any:
+    """Chooses one code per row: the first whose cumulative share exceeds a random number.
+
+    Args:
+        probabilities: float `(..., codes)`, not negative; they need not add up to 1.
+        uniform: float `(...)` in [0, 1).
+
+    Returns:
+        int32 `(...)`.
+    """
+    shares = ops.cumsum(probabilities, axis=-1)
+    # Rounding may leave the last share below 1: measured against it, no code is out of range.
+    reached = shares > ops.cast(uniform, shares.dtype)[..., None] * shares[..., -1:]
+    return ops.cast(ops.argmax(reached, -1), "int32")
+
+
+def restrict(
+    logits: Any,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> Any:
+    """Returns the logits that `pick` draws from: divided by the temperature, the unlikely barred.
+
+    The arguments are those of `pick`; the temperature must be above 0.
+
+    Returns:
+        float `(..., codes)`; their softmax is the distribution.
+
+    Raises:
+        ValueError: as `pick`.
+    """
+    _check(temperature, top_k, top_p, min_p)
+    logits = ops.convert_to_tensor(logits) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         least = ops.top_k(logits, top_k, sorted=True)[0][..., -1:]
         logits = ops.where(logits < least, FORBIDDEN, logits)
@@ -93,7 +126,13 @@ def pick(
         kept = ops.sum(ops.cast(before < top_p, "int32"), axis=-1, keepdims=True)
         least = ops.take_along_axis(falling, kept - 1, axis=-1)
         logits = ops.where(ops.softmax(logits) < least, FORBIDDEN, logits)
-    shares = ops.cumsum(ops.softmax(logits), axis=-1)
-    # Rounding may leave the last share below 1: measured against it, no code is out of range.
-    reached = shares > ops.cast(uniform, shares.dtype)[..., None] * shares[..., -1:]
-    return ops.cast(ops.argmax(reached, -1), "int32")
+    return logits
+
+
+def _check(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
+    if temperature < 0 or (top_k is not None and top_k < 1):
+        raise ValueError(f"temperature = {temperature}, top_k = {top_k}: give ≥ 0 and ≥ 1.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p = {top_p}; give a share above 0 and at most 1.")
+    if min_p is not None and not 0 <= min_p <= 1:
+        raise ValueError(f"min_p = {min_p}; give a share from 0 to 1.")

@@ -10,6 +10,7 @@ is approximated.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -89,51 +90,90 @@ class Speller(layers.Layer):
     def _hidden(self, state: Any) -> Any:
         return ops.silu(self.mix(ops.silu(state)))
 
-    def log_probability(self, y: Any, tokens: Any) -> Any:
-        """Returns how likely tokens are.
+    def logits(self, y: Any, tokens: Any) -> Any:
+        """Returns the logits of each letter, given those before it in its token.
 
         Args:
             y: what the transformer says, float `(..., width)`.
             tokens: int32 `(..., letters)`.
 
         Returns:
+            float32 `(..., letters, alphabet)`.
+        """
+        state, found = self.enter(y), []
+        for i, head in enumerate(self.heads):
+            found.append(head(self._hidden(state)))
+            if i < len(self.before):
+                state = state + self.before[i](tokens[..., i])
+        return ops.stack(found, axis=-2)
+
+    def log_probability(self, y: Any, tokens: Any, shares: Any = None) -> Any:
+        """Returns how likely tokens are.
+
+        Args:
+            y: what the transformer says, float `(..., width)`.
+            tokens: int32 `(..., letters)`.
+            shares: probabilities that somebody else gives each letter, float
+                `(..., letters, alphabet)`: then the mean over what they would choose.
+
+        Returns:
             Natural logarithms of the probabilities, float32 `(...)`.
         """
-        state, total = self.enter(y), 0.0
-        for i, head in enumerate(self.heads):
-            letter = tokens[..., i]
-            logits = head(self._hidden(state))
-            total -= keras.losses.sparse_categorical_crossentropy(letter, logits, True)
-            if i < len(self.before):
-                state = state + self.before[i](letter)
-        return total
+        logits = self.logits(y, tokens)
+        if shares is None:
+            likely = -keras.losses.sparse_categorical_crossentropy(tokens, logits, True)
+        else:
+            likely = -keras.losses.categorical_crossentropy(shares, logits, True)
+        return ops.sum(likely, axis=-1)
 
-    def pick(self, y: Any, uniform: Any, guidance: float = 1.0, **options: Any) -> Any:
-        """Draws tokens.
+    def draw(self, y: Any, choose: Callable[[int, Any], Any], guidance: float = 1.0) -> Any:
+        """Draws tokens letter by letter.
 
         Args:
             y: what the transformer says, float `(b, n, width)`; with guidance `(2b, n, width)`,
                 the second half without text.
-            uniform: random numbers, float `(b, n, letters)` in [0, 1).
+            choose: which letter (0, 1, …) and its logits, float `(b, n, alphabet)`, → int32
+                `(b, n)`.
             guidance: how far the logits move away from those without text (Ho and Salimans,
                 2022, arXiv:2207.12598); 1 needs none.
-            **options: of `sampling.pick`.
 
         Returns:
             int32 `(b, n, letters)`.
         """
         state, drawn = self.enter(y), []
         for i, head in enumerate(self.heads):
-            logits = head(self._hidden(state))
-            if guidance != 1.0:
-                with_text, without = ops.split(logits, 2, axis=0)
-                logits = without + guidance * (with_text - without)
-            letter = sampling.pick(logits, uniform[..., i], **options)
+            letter = choose(i, guided(head(self._hidden(state)), guidance))
             drawn.append(letter)
             if i < len(self.before):
                 known = letter if guidance == 1.0 else ops.concatenate([letter, letter])
                 state = state + self.before[i](known)
         return ops.stack(drawn, axis=-1)
+
+    def pick(self, y: Any, uniform: Any, guidance: float = 1.0, **options: Any) -> Any:
+        """Draws tokens by one random number a letter.
+
+        Args:
+            y: as in `draw`.
+            uniform: random numbers, float `(b, n, letters)` in [0, 1).
+            guidance: as in `draw`.
+            **options: of `sampling.pick`.
+
+        Returns:
+            int32 `(b, n, letters)`.
+        """
+
+        def choose(i: int, logits: Any) -> Any:
+            return sampling.pick(logits, uniform[..., i], **options)
+
+        return self.draw(y, choose, guidance)
+
+
+def guided(logits: Any, guidance: float) -> Any:
+    """Returns logits moved away from those without text, the second half of the batch."""
+    if guidance == 1.0:
+        return logits
+    with_text, without = ops.split(logits, 2, axis=0)
+    return without + guidance * (with_text - without)
 
 
 def linear(n_in: int, n_out: int, seed: int, zero: bool = False) -> layers.Dense:
