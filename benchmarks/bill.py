@@ -20,15 +20,15 @@ def main() -> None:
     from genlib import bench
 
     bench.fix_threads(min(2, bench.threads()["cores"]))
-    from genlib import backend, pipeline, records
-    from genlib.models.llm import load_llm
+    from genlib import backend, pipeline, records, text
     from genlib.speed import bill
 
     method = sys.argv[1] if len(sys.argv) > 1 else pipeline.DEFAULT
     threads = bench.threads()["cores"]
     llama = bill.LlamaCpp(threads) if importlib.util.find_spec("xllamacpp") else None
     options = {} if backend.name() == "torch" else {"xla": True}
-    ways = bill.ways(load_llm(), tokens=TOKENS, method=method, options=options, llama=llama)
+    llm = text.writer.load_reader().llm
+    ways = bill.ways(llm, tokens=TOKENS, method=method, options=options, llama=llama)
 
     spent = {name: [] for name in ways}  # each paid run's stages, in the order of the runs
 

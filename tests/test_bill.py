@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlib.models.llm import LLM, load_llm
+from genlib import text
+from genlib.models.llm import LLM
 from genlib.models.transformer import Transformer, TransformerConfig
 from genlib.speed import bill
 from genlib.speed.bill import STAGES, Way, pay
@@ -158,7 +159,7 @@ def test_a_missing_llama_cpp_is_an_error_with_the_command_that_mends_it(monkeypa
 def test_all_ways_make_a_png_and_those_that_write_freely_write_the_same():
     pytest.importorskip("tokenizers")
     try:
-        llm = load_llm()
+        llm = text.writer.load_reader().llm
     except ImportError as error:
         pytest.skip(str(error))
     found = bill.ways(llm, tokens=3)
@@ -178,15 +179,15 @@ def test_all_ways_make_a_png_and_those_that_write_freely_write_the_same():
     for each in paid.values():
         assert np.asarray(Image.open(io.BytesIO(each.png))).shape == (64, 64, 3)
     asked = llm.chat(bill.TASK + "a boat at night")
-    (cached,) = llm.generate([asked], 12)
-    assert bill.write_whole(llm, asked, 12, stop=()) == cached
+    (cached,) = llm.generate([asked], 6)
+    assert bill.write_whole(llm, asked, 6, stop=()) == cached
     beginning, rest = bill.split_task(llm, "a boat at night")
-    assert bill.write_on(llm, llm.prefill(beginning), rest, 12, stop=()) == cached
+    assert bill.write_on(llm, llm.prefill(beginning), rest, 6, stop=()) == cached
 
 
 def test_llama_cpp_begins_with_the_tokens_of_our_own_model():
     pytest.importorskip("xllamacpp")
-    llm = load_llm()
+    llm = text.writer.load_reader().llm
     asked = llm.chat("Is snow white?")
     llama = bill.LlamaCpp(threads=1)
     (ours,) = llm.generate([asked], 3)

@@ -62,10 +62,10 @@ class Decoder(keras.Model):
         return ops.while_loop(lambda place, tokens, cache: place < LENGTH, step, first)[1]
 
 
-def textbook(model: Decoder, prefix: np.ndarray) -> np.ndarray:
-    """Returns the same tokens, from the whole text anew for each one."""
+def textbook(model: Decoder, prefix: np.ndarray, length: int) -> np.ndarray:
+    """Returns the first tokens of `write`, from the whole text anew for each one."""
     tokens = prefix
-    for _ in range(LENGTH):
+    for _ in range(length):
         y = model.transformer(ops.take(model.table, tokens, axis=0))
         tokens = np.concatenate([tokens, backend.to_numpy(model.likeliest(y))], axis=1)
     return tokens[:, PREFIX:]
@@ -129,7 +129,7 @@ def rows() -> Iterator[dict[str, Any]]:
             prefix = np.random.default_rng(0).integers(vocabulary, size=(batch, PREFIX))
             prefix = prefix.astype(np.int32)
             asked = torch.tensor(prefix, dtype=torch.long)
-            assert (backend.to_numpy(graph(prefix)) == textbook(ours, prefix)).all()
+            assert (backend.to_numpy(graph(prefix))[:, :8] == textbook(ours, prefix, 8)).all()
 
             @torch.inference_mode()
             def generate(model: Any, asked: Any = asked, **options: Any) -> Any:

@@ -23,12 +23,12 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from genlib import backend, pipeline, text
+from genlib import backend, pipeline, text, weights
 from genlib.models import llm as language
 from genlib.models.llm import LLM, State
 from genlib.models.tokenizer import load_tokenizer
 from genlib.models.transformer import empty_cache, rotation
-from genlib.text.teacher import Teacher
+from genlib.text.teacher import SHIPPED, Teacher
 
 STAGES = ("describe", "encode", "generate", "decode", "png")
 LLAMA = "pip install xllamacpp"  # llama.cpp with its kernels, for CPU
@@ -250,7 +250,8 @@ def ways(
     """Returns the ways from the naive one to the fastest, each with one thing changed.
 
     Args:
-        llm: SmolLM2, as `load_llm` returns it.
+        llm: SmolLM2. `text.writer.load_reader().llm` is the one that the constrained way uses in
+            any case; another one takes its memory twice.
         tokens: the most that it writes freely.
         method: that generates in the last way, one of `pipeline.METHODS`.
         options: of that method, beside its defaults, such as `{"xla": True}`.
@@ -259,8 +260,8 @@ def ways(
     words, next_token = pipeline.load("image-gpt"), pipeline.METHODS["image-gpt"].options
     last, chosen = pipeline.load(method), {**pipeline.METHODS[method].options, **(options or {})}
     decode = load_tokenizer().decode
-    shipped = text.teacher.load_teacher()
-    teacher = Teacher(llm, shipped.mean, shipped.projection, shipped.layer)  # without its cache
+    arrays, card = weights.load(SHIPPED)
+    teacher = Teacher(llm, arrays["mean"], arrays["projection"], card["layer"])  # keeps nothing
     beginning = llm.prefill(split_task(llm, "x")[0], room=128)
 
     def free(write: Callable[[str], str]) -> Callable[[str], str]:
