@@ -1,4 +1,4 @@
-"""What you type: `genlib train`, `genlib sample`, `genlib export`."""
+"""What you type: `genlib generate`, `train`, `bench`, `serve` and their kin."""
 
 from __future__ import annotations
 
@@ -101,6 +101,9 @@ for _name, _about in {
     "image-gpt": "Train image GPT, which writes token after token",
     "coarse-to-fine": "Train coarse to fine, seven groups of tokens",
     "flow": "Train the rectified flow on latents",
+    "flow-shortcut": "Train a student that walks the flow's way in four steps, two or one",
+    "flow-small": "Train such a student with half of the blocks",
+    "image-gpt-student": "Train an image GPT of two blocks on its teacher's probabilities",
     "text-student": "Train the small encoder of texts; needs the language model",
 }.items():
     _train_recipe(_name, _about)
@@ -206,18 +209,61 @@ def describe(
 
 @app.command()
 def methods() -> None:
-    """List the ways from a prompt to images."""
-    from genlib import pipeline, weights
+    """List the ways from a prompt to images, with what was last recorded of them."""
+    from genlib import ladder, pipeline, records, weights
 
+    measured = records.load("ladder")
     for name, method in pipeline.METHODS.items():
         options = ", ".join(f"{key} {value}" for key, value in method.options.items())
         default = " (the default)" if name == pipeline.DEFAULT else ""
-        missing = (
-            f"\n    no weights yet: genlib train {name}"
-            if method.weights not in weights.shipped()
-            else ""
-        )
-        typer.echo(f"{name}{default}: {method.about}\n    {options}{missing}")
+        typer.echo(f"{name}{default}: {method.about}\n    {options}")
+        if method.weights not in weights.shipped():
+            typer.echo(f"    no weights yet: genlib train {name}")
+        elif row := measured["rungs"].get(ladder.RECORDED.get(name, "")):
+            typer.echo(f"    {ladder.describe(row)}")
+
+
+@app.command("bench")
+def bench_(
+    out: Annotated[Path, typer.Option("-o", "--out", help="The JSON file to write.")],
+    methods: Annotated[
+        str, typer.Option(help="all, or rungs, families and panels, separated by semicolons.")
+    ] = "all",
+    images: Annotated[
+        int, typer.Option(help="Of each rung for its quality; 0 measures speed alone.", min=0)
+    ] = 500,
+    pairs: Annotated[int, typer.Option(help="Rounds of timing.", min=7)] = 7,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, a process for each.")] = True,
+) -> None:
+    """Time every way to the same images on this machine, and measure their quality."""
+    import json
+    import time
+
+    from genlib import files, ladder, pipeline
+
+    pipeline.check_out(out.with_suffix(".png"))  # a place to write, before the work
+    start = time.perf_counter()
+
+    def log(line: str) -> None:
+        typer.echo(f"{time.perf_counter() - start:6.0f} s  {line}", err=True)
+
+    result = ladder.run(ladder.choose(methods), images=images, pairs=pairs, memory=memory, log=log)
+    result["seconds"] = round(time.perf_counter() - start, 1)
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    files.write_atomic(out, text.encode())
+    for name, row in result["rungs"].items():
+        typer.echo(f"{name}: {ladder.describe(row)}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+) -> None:
+    """Serve images over HTTP, in batches: POST /generate, GET /health, GET /metrics."""
+    from genlib import serve as server
+
+    server.run(host, port)
 
 
 @app.command()

@@ -73,6 +73,27 @@ METHODS: Mapping[str, Method] = {
         "noise that flows to the image in a number of steps, all of it at once",
         {"steps": 16, "guidance": 3.0, "solver": "euler"},
     ),
+    "flow-shortcut": Method(
+        Flow,
+        FlowConfig,
+        "flow-shortcut",
+        "the flow's student: its guided walk in four steps, two or one, each one forward",
+        {"steps": 4, "guidance": 1.0},
+    ),
+    "flow-small": Method(
+        Flow,
+        FlowConfig,
+        "flow-small",
+        "a student with half of the flow's blocks",
+        {"steps": 4, "guidance": 1.0},
+    ),
+    "image-gpt-student": Method(
+        ImageGPT,
+        ImageGPTConfig,
+        "image-gpt-student",
+        "two of image GPT's six blocks, taught by it; has learnt its guidance",
+        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.0},
+    ),
 }
 DEFAULT = "flow"
 

@@ -385,7 +385,7 @@ TASKS: dict[str, type[FitTask]] = {
         FlowTask,
     )
 }
-NAMES = (*TASKS, "text-student")
+NAMES = (*TASKS, "text-student", "flow-shortcut", "flow-small", "image-gpt-student")
 
 
 def find(name: str) -> type[FitTask]:
@@ -398,6 +398,10 @@ def find(name: str) -> type[FitTask]:
         from genlib.text.training import TextStudentTask
 
         return TextStudentTask
+    if name in NAMES and name not in TASKS:  # so does this one
+        from genlib.speed import distill
+
+        return distill.TASKS[name]
     if name not in TASKS:
         raise ValueError(f"No recipe {name!r}. Choose one of {NAMES}.")
     return TASKS[name]

@@ -63,8 +63,7 @@ class Speculator:
     Raises:
         ValueError: if the two do not spell alike, or `ahead` is below 1.
 
-    Reference: Leviathan et al., 2023, arXiv:2211.17192, algorithm 1 and appendix A.1; Chen et al.,
-    2023, arXiv:2302.01318.
+    Reference: Leviathan et al., 2023, arXiv:2211.17192, algorithm 1 and appendix A.1.
     """
 
     def __init__(

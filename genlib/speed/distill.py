@@ -82,7 +82,7 @@ def walk(
     parts = []
     for first in range(0, len(embedded), batch_size):
         part = embedded[first : first + batch_size]
-        options = {"steps": steps, "guidance": guidance, "solver": solver}
+        options: dict[str, Any] = {"steps": steps, "guidance": guidance, "solver": solver}
         points = teacher.path(part, seed + first, stops=STOPS, xla=xla, **options)
         parts.append(points.astype(np.float16))
     return Walks(np.asarray(embedded, np.float32), np.concatenate(parts))
@@ -151,7 +151,7 @@ class ShortcutTask(FitTask):
             from genlib import pipeline
 
             teacher = pipeline.load("flow")
-        recipe = recipe or Recipe(epochs=24, batch_size=32, learning_rate=5e-4)
+        recipe = recipe or Recipe(epochs=12, batch_size=32, learning_rate=5e-4)
         config = config or replace(teacher.config, shortcut=True)
         super().__init__(Flow(config, seed), "mse", recipe, seed)
         inherit(self.model, teacher)
@@ -212,6 +212,26 @@ class ShortcutTask(FitTask):
         drawn = [self.teacher.sample(said, self.seed, **self.options)]
         drawn += [self.model.sample(said, self.seed, steps=n, guidance=1.0) for n in (4, 2, 1)]
         return self.tokenizer.decode(np.concatenate(drawn))
+
+
+class SmallShortcutTask(ShortcutTask):
+    """Trains a shortcut of half the teacher's blocks, which begins with every second of them."""
+
+    name = "flow-small"
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        config: FlowConfig | None = None,
+        seed: int = 0,
+        teacher: Flow | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if config is None:
+            shape = FlowConfig().transformer
+            shape = replace(shape, layers=shape.layers // 2)
+            config = FlowConfig(transformer=shape, shortcut=True)
+        super().__init__(recipe, config, seed, teacher, tokenizer)
 
 
 class ImageStudentTask(GeneratorTask):
@@ -277,3 +297,8 @@ class ImageStudentTask(GeneratorTask):
         x, y = super().batch(epoch, step)
         x["shares"] = self._ask(ops.convert_to_tensor(x["text"]), ops.convert_to_tensor(y))
         return x, y
+
+
+TASKS: dict[str, type[FitTask]] = {
+    task.name: task for task in (ShortcutTask, SmallShortcutTask, ImageStudentTask)
+}

@@ -1,0 +1,643 @@
+"""The ladder: every way to the same images, in one run, with its speed and its quality.
+
+A rung is one way to draw images. All rungs of a panel run in alternating rounds, so that any two of
+them can be compared; the quality of the lossy ones is measured on the same prompts and seeds as
+that of the slow path that they must match. `genlib bench` writes what `run` returns.
+
+Margins, fixed beforehand: FID at most 1.10 times that of the slow path, and all five attributes
+right at most 2 points less often.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from genlib import backend, bench, metrics, pipeline, pretrained, text
+from genlib.data import captions, fashion_mnist, scenes
+from genlib.data.images import to_uint8
+from genlib.models import flow as flows
+from genlib.models import gan, sampling
+from genlib.models.flow import Flow
+from genlib.models.image_gpt import LENGTH, ImageGPT
+from genlib.models.judge import load_judge
+from genlib.models.scenes_judge import load_scenes_judge
+from genlib.models.tokenizer import GRID, load_tokenizer
+from genlib.speed import count, export
+from genlib.speed.count import Work
+from genlib.speed.decode import Speculator
+
+SCHEMA = "genlib.ladder/1"
+BATCHES = (1, 16)
+SEED = 9  # of the images and prompts that measure; no model was trained on them
+FID_MARGIN, RIGHT_MARGIN = 1.10, -0.02
+TAGS = ("same samples", "same distribution", "within margin")
+TOKENS = {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5}  # of image GPT and coarse to fine
+GUIDANCE = 3.0  # of the flow
+STEPS = 50
+
+RECORDED = {  # a method of the pipeline → the rung that runs it as its options say
+    "image-gpt": "image GPT: KV cache, XLA",
+    "coarse-to-fine": "coarse to fine",
+    "flow": "flow: 16 steps",
+    "flow-shortcut": "flow: shortcut, 4 steps",
+    "flow-small": "flow: small shortcut, 4 steps",
+    "image-gpt-student": "image GPT: distilled, 2 blocks",
+}
+
+Draw = Callable[[range, int], np.ndarray]  # rows of the panel's prompts, seed → uint8 images
+
+
+@dataclass(frozen=True)
+class Built:
+    """A rung that is ready to draw.
+
+    Attributes:
+        draw: rows of the prompts and a seed → images, uint8.
+        parameters: numbers that were trained, of all networks in use.
+        bytes: that they take where they run.
+        forwards: of the generator for one image.
+        work: batch → operations and bytes of drawing it; None where nobody counted.
+    """
+
+    draw: Draw
+    parameters: int
+    bytes: int
+    forwards: float
+    work: Callable[[int], Work] | None = None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to draw images.
+
+    Attributes:
+        name: unique.
+        panel: `"scenes"` or `"fashion"`: what the images show.
+        family: generator, for the legend.
+        tag: how its images relate to those of `like`.
+        like: the rung whose images it draws too, or whose quality it must match.
+        build: makes it ready; takes seconds.
+    """
+
+    name: str
+    panel: str
+    family: str
+    tag: str
+    like: str
+    build: Callable[[], Built] = field(repr=False)
+
+
+# --- the rungs --------------------------------------------------------------------------------
+
+
+@functools.cache
+def prompts(n: int = 2048) -> np.ndarray:
+    """Returns the embeddings of the prompts that measure, float32 `(n, 128)`."""
+    drawn = scenes.scenes(n, SEED, "validation")
+    return text.encode([captions.full(row) for row in drawn.attributes])
+
+
+def _size(*models: keras.Model) -> tuple[int, int]:
+    parameters = sum(int(np.prod(v.shape)) for model in models for v in model.weights)
+    return parameters, 4 * parameters
+
+
+def _scene(
+    model: keras.Model,
+    sample: Callable[[np.ndarray, int], np.ndarray],
+    forwards: float,
+    work: Callable[[int], Work] | None,
+) -> Built:
+    """A generator of codes or latents, and the decoder behind it."""
+    tokenizer = load_tokenizer()
+
+    def draw(rows: range, seed: int) -> np.ndarray:
+        return tokenizer.decode(sample(prompts()[rows.start : rows.stop], seed))
+
+    def whole(batch: int) -> Work:
+        assert work is not None
+        return work(batch) + count.network(tokenizer.decoder, batch)
+
+    return Built(draw, *_size(model, tokenizer.decoder), forwards, whole if work else None)
+
+
+def _image_gpt(method: str = "image-gpt", **how: Any) -> Built:
+    model: ImageGPT = pipeline.load(method)
+    options = dict(pipeline.METHODS[method].options)
+    guidance = options["guidance"]
+
+    def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
+        return model.sample(embedded, seed, **options, **how)
+
+    def work(batch: int) -> Work:
+        return count.image_gpt(
+            model.config, batch, cached=how.get("cached", True), guidance=guidance
+        )
+
+    return _scene(model, sample, LENGTH * (1 if guidance == 1 else 2), work)
+
+
+def _speculative(ahead: int = 2) -> Built:
+    target, draft = pipeline.load("image-gpt"), pipeline.load("image-gpt-student")
+    speculator = Speculator(target, draft, ahead, xla=_xla(), **TOKENS)
+    found = speculator.sample(prompts()[:8])  # how many forwards it takes
+
+    def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
+        return speculator.sample(embedded, seed).codes
+
+    forwards = 2 * (1 + float(found.rounds.mean()))
+    built = _scene(target, sample, forwards, None)
+    parameters, size = _size(draft)
+    return replace(built, parameters=built.parameters + parameters, bytes=built.bytes + size)
+
+
+def _coarse_to_fine(**how: Any) -> Built:
+    model = pipeline.load("coarse-to-fine")
+
+    def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
+        return model.sample(embedded, seed, **TOKENS, **how)
+
+    def work(batch: int) -> Work:
+        return count.coarse_to_fine(model.config, batch, guidance=TOKENS["guidance"])
+
+    return _scene(model, sample, 14, work)
+
+
+def predicted(model: Flow, embedded: np.ndarray, seed: int, steps: int, guidance: float) -> Any:
+    """Draws as a reader of the Keras manual would: one `model.predict` for each guided step."""
+    x = sampling.normals(len(embedded), (GRID, GRID, model.config.channels), seed)
+    both = np.concatenate([embedded, np.zeros_like(embedded)])
+    for step in range(steps):
+        inputs = {
+            "x": np.concatenate([x, x]),
+            "time": np.full(len(both), step / steps, np.float32),
+            "text": both,
+        }
+        with_text, without = np.split(model.predict(inputs, verbose=0), 2)
+        x = x + (without + guidance * (with_text - without)) / np.float32(steps)
+    return x * model.config.spread
+
+
+def _predicted() -> Built:
+    model: Flow = pipeline.load("flow")
+
+    def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
+        return predicted(model, embedded, seed, STEPS, GUIDANCE)
+
+    options: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE}
+    return _scene(model, sample, 2 * STEPS, lambda n: count.flow(model.config, n, **options))
+
+
+def _flow(method: str = "flow", *, how: Mapping[str, Any] | None = None, **options: Any) -> Built:
+    model: Flow = pipeline.load(method)
+
+    def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
+        return model.sample(embedded, seed, **options, **(how or {}))
+
+    def work(batch: int) -> Work:
+        return count.flow(model.config, batch, **options)
+
+    return _scene(model, sample, flows.forwards(**options), work)
+
+
+def _onnx(method: str, steps: int) -> Built:
+    """A few-step flow and its decoder as one ONNX file."""
+    model: Flow = pipeline.load(method)
+    tokenizer = load_tokenizer()
+    whole = export.flow_function(model, tokenizer.decoder, steps=steps)
+    shape = (GRID, GRID, model.config.channels)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "flow.onnx")
+        examples = {"noise": np.zeros((1, *shape), np.float32), "text": prompts()[:1]}
+        size = export.to_onnx(whole, path, **examples)
+        run = export.onnx_session(path, _threads())
+
+    def draw(rows: range, seed: int) -> np.ndarray:
+        return run(sampling.normals(len(rows), shape, seed), prompts()[rows.start : rows.stop])
+
+    def work(batch: int) -> Work:
+        return count.flow(model.config, batch, steps=steps, guidance=1.0) + count.network(
+            tokenizer.decoder, batch
+        )
+
+    return Built(draw, _size(model, tokenizer.decoder)[0], size, steps, work)
+
+
+def _generator(name: str, call: Callable[[keras.Model], Any]) -> Built:
+    """A GAN's generator of Fashion-MNIST, called in some way."""
+    generator, _ = pretrained.load_generator(name)
+    run = call(generator)
+
+    def draw(rows: range, seed: int) -> np.ndarray:
+        latents = gan.GAN.latents(rows.stop, seed)[rows.start :]
+        return to_uint8(np.asarray(backend.to_numpy(run(latents))))
+
+    return Built(draw, *_size(generator), 1, lambda n: count.network(generator, n))
+
+
+def _one_by_one(generator: keras.Model) -> Any:
+    return lambda z: np.concatenate(
+        [generator.predict(z[i : i + 1], verbose=0) for i in range(len(z))]
+    )
+
+
+def _compiled(xla: bool) -> Callable[[keras.Model], Any]:
+    return lambda generator: backend.compile_step(generator, generator.variables, xla=xla)
+
+
+def _exported(name: str, int8: bool = False) -> Built:
+    generator, _ = pretrained.load_generator(name)
+    plain = export.subpixel(generator) if int8 else generator
+    with tempfile.TemporaryDirectory() as folder:
+        path, small = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        size = export.to_onnx(plain, path, latents=gan.GAN.latents(1, 0))
+        if int8:
+            examples = [{"latents": gan.GAN.latents(64, (SEED, i))} for i in range(8)]
+            size = export.int8(path, small, examples)
+        run = export.onnx_session(small if int8 else path, _threads())
+    built = _generator(name, lambda _: run)
+    return replace(built, bytes=size)
+
+
+def _vae() -> Built:
+    model, _ = pretrained.load_vae()
+    run = backend.compile_step(model.decoder, model.decoder.variables)
+
+    def draw(rows: range, seed: int) -> np.ndarray:
+        shape = (model.config.latent_dim,)
+        z = sampling.normals(rows.stop, shape, seed)[rows.start :]
+        return to_uint8(np.asarray(backend.to_numpy(run(z))))
+
+    return Built(draw, *_size(model.decoder), 1, lambda n: count.network(model.decoder, n))
+
+
+def _threads() -> int:
+    return len(bench._usable_cores())
+
+
+def _xla() -> bool:
+    return backend.name() != "torch"
+
+
+def rungs() -> list[Rung]:
+    """Returns all rungs that this backend can climb, the slow path of each family first.
+
+    ONNX files are written by TensorFlow; PyTorch has no XLA here.
+    """
+    xla, found = _xla(), []
+
+    def add(panel: str, family: str, tag: str, like: str, name: str, build: Any) -> None:
+        found.append(Rung(f"{family}: {name}", panel, family, tag, f"{family}: {like}", build))
+
+    def tokens(tag: str, name: str, **how: Any) -> None:
+        make = functools.partial(_image_gpt, **how)
+        add("scenes", "image GPT", tag, "textbook, eager", name, make)
+
+    tokens(TAGS[0], "textbook, eager", cached=False, compiled=False)
+    tokens(TAGS[0], "textbook, compiled", cached=False)
+    tokens(TAGS[0], "KV cache, one loop")
+    if xla:
+        tokens(TAGS[0], "KV cache, XLA", xla=True)
+    slow = "textbook, eager"
+    add("scenes", "image GPT", TAGS[1], slow, "speculative", _speculative)
+    student = functools.partial(_image_gpt, "image-gpt-student", xla=xla)
+    add("scenes", "image GPT", TAGS[2], slow, "distilled, 2 blocks", student)
+    c2f = functools.partial(_coarse_to_fine, xla=xla)
+    found.append(
+        Rung("coarse to fine", "scenes", "coarse to fine", TAGS[2], f"image GPT: {slow}", c2f)
+    )
+
+    def flow(tag: str, name: str, method: str = "flow", **options: Any) -> None:
+        how = options.pop("how", {"xla": xla})
+        make = functools.partial(_flow, method, how=how, **options)
+        add("scenes", "flow", tag, "50 steps, predict", name, make)
+
+    fifty: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE}
+    add("scenes", "flow", TAGS[0], "50 steps, predict", "50 steps, predict", _predicted)
+    flow(TAGS[0], "50 steps, compiled step", **fifty, how={"compiled": False})
+    flow(TAGS[0], "50 steps, one loop", **fifty, how={})
+    if xla:
+        flow(TAGS[0], "50 steps, XLA", **fifty)
+    flow(TAGS[2], "16 steps", steps=16, guidance=GUIDANCE)
+    flow(TAGS[2], "8 midpoint steps", steps=8, guidance=GUIDANCE, solver="midpoint")
+    flow(TAGS[2], "16 steps, interval", steps=16, guidance=GUIDANCE, interval=(0.1, 0.9))
+    for steps in (4, 2, 1):
+        flow(TAGS[2], f"shortcut, {steps} steps", "flow-shortcut", steps=steps, guidance=1.0)
+    for steps in (4, 2, 1):
+        flow(TAGS[2], f"small shortcut, {steps} steps", "flow-small", steps=steps, guidance=1.0)
+    if backend.name() == "tensorflow":
+        for method, name in (("flow-shortcut", "shortcut"), ("flow-small", "small shortcut")):
+            for steps in (4, 2):
+                make = functools.partial(_onnx, method, steps)
+                title = f"{name}, {steps} steps, ONNX"
+                add("scenes", "flow", TAGS[2], "50 steps, predict", title, make)
+
+    def fashion(tag: str, name: str, build: Any) -> None:
+        add("fashion", "GAN", tag, "predict, one by one", name, build)
+
+    big, small = "gan-conv-fashion", "gan-small-fashion"
+    call = functools.partial
+    fashion(TAGS[0], "predict, one by one", call(_generator, big, _one_by_one))
+    fashion(TAGS[0], "eager", call(_generator, big, lambda g: g))
+    fashion(TAGS[0], "compiled", call(_generator, big, _compiled(False)))
+    fashion(TAGS[2], "small, compiled", call(_generator, small, _compiled(False)))
+    if backend.name() == "tensorflow":
+        fashion(TAGS[0], "ONNX", call(_exported, big))
+        fashion(TAGS[2], "int8, ONNX", call(_exported, big, True))
+        fashion(TAGS[2], "small, ONNX", call(_exported, small))
+        fashion(TAGS[2], "small, int8, ONNX", call(_exported, small, True))
+    like = "GAN: predict, one by one"
+    article = call(_generator, "gan-mlp-fashion", _compiled(False))
+    found.append(Rung("article's GAN, compiled", "fashion", "GAN", TAGS[2], like, article))
+    found.append(Rung("VAE, compiled", "fashion", "VAE", TAGS[2], like, _vae))
+    return found
+
+
+def choose(names: str | Iterable[str] = "all") -> list[Rung]:
+    """Returns the rungs of some names, families or panels, with the slow paths that they need.
+
+    Args:
+        names: `"all"`, or names, families or panels, in one text separated by semicolons.
+
+    Raises:
+        ValueError: if nothing has such a name.
+    """
+    every = rungs()
+    wanted = [n.strip() for n in names.split(";")] if isinstance(names, str) else list(names)
+    if wanted == ["all"]:
+        return every
+    for name in wanted:
+        if not any(name in (r.name, r.family, r.panel) for r in every):
+            known = sorted({r.panel for r in every} | {r.family for r in every})
+            raise ValueError(f"No rung {name!r}. Choose from {known}, or of {names_of(every)}.")
+    chosen = [r for r in every if {r.name, r.family, r.panel} & set(wanted)]
+    needed = {r.like for r in chosen} | {r.name for r in chosen}
+    return [r for r in every if r.name in needed]
+
+
+def names_of(some: Sequence[Rung]) -> list[str]:
+    """Returns the names of rungs."""
+    return [r.name for r in some]
+
+
+# --- measuring --------------------------------------------------------------------------------
+
+
+def run(
+    some: Sequence[Rung] | None = None,
+    *,
+    images: int = 1000,
+    pairs: int = bench.MIN_PAIRS,
+    memory: bool = True,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Climbs the ladder: times all rungs, then measures the quality of those that need it.
+
+    Args:
+        some: rungs, slow paths among them; all unless given.
+        images: of each rung for its quality, 2,048 at most; 0 measures none.
+        pairs: rounds of timing.
+        memory: start a process for each rung that tells how much memory it took at most.
+        log: takes a line of progress.
+
+    Returns:
+        What JSON can hold: the environment, the machine's ceilings, the raw times of each panel
+        and batch, and for each rung a row of the table.
+
+    Raises:
+        ValueError: if `images` is negative, 1 to 79, or too large.
+    """
+    if images and not 80 <= images <= len(prompts()):
+        raise ValueError(f"images = {images}; give 80 to {len(prompts())}, or 0 for no quality.")
+    some = rungs() if some is None else list(some)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "environment": bench.environment(),
+        "images": images,
+        "margins": {"fid": FID_MARGIN, "right": RIGHT_MARGIN},
+        "times": {},
+        "floor": {},
+        "rungs": {},
+    }
+    limits = bench.ceilings()
+    result["ceilings"] = {
+        "device": limits.device,
+        "gflops": limits.gflops,
+        "gigabytes_per_second": limits.gigabytes_per_second,
+    }
+    for panel in dict.fromkeys(r.panel for r in some):
+        mine = [r for r in some if r.panel == panel]
+        built: dict[str, Built] = {}
+        for rung in mine:
+            built[rung.name] = rung.build()
+            log(f"built {rung.name}")
+        times = {}
+        for batch in BATCHES:
+            rows = range(batch)
+            calls = {name: functools.partial(b.draw, rows, 0) for name, b in built.items()}
+            times[batch] = bench.compare(calls, pairs=pairs, warmup=0)
+            log(f"timed {panel}, batches of {batch}")
+        result["times"][panel] = {str(b): json.loads(c.to_json()) for b, c in times.items()}
+        for rung in mine:
+            result["rungs"][rung.name] = _row(rung, built[rung.name], times, limits)
+        if images:
+            result["floor"][panel] = _judge(panel, mine, built, images, result["rungs"], log)
+    if memory:
+        for rung in some:
+            result["rungs"][rung.name]["peak_megabytes"] = _peak(rung.name)
+            log(f"memory of {rung.name}")
+    return result
+
+
+def _row(
+    rung: Rung, built: Built, times: Mapping[int, bench.Comparison], limits: bench.Ceilings
+) -> dict[str, Any]:
+    one, many = (times[b].records[rung.name] for b in BATCHES)
+    row: dict[str, Any] = {
+        "panel": rung.panel,
+        "family": rung.family,
+        "tag": rung.tag,
+        "like": rung.like,
+        "parameters": built.parameters,
+        "bytes": built.bytes,
+        "forwards": round(built.forwards, 1),
+        "first_call": [one.first_call, many.first_call],
+        "latency": [one.median, *one.interval],
+        "throughput": list(many.rate(BATCHES[1])),
+        "ratio": {str(b): _ratio(times[b], rung.like, rung.name) for b in BATCHES},
+    }
+    if built.work is not None:
+        work = built.work(BATCHES[1])
+        share = bench.share_of_limit(work.flops, work.moved_bytes, many.median, limits)
+        # Weights may stay in a cache; operations must be done.
+        row["gflop_per_image"] = work.flops / BATCHES[1] / 1e9
+        row["share_of_peak"] = work.flops / 1e9 / limits.gflops / many.median
+        row["share_of_limit"] = share.share
+    return row
+
+
+def _ratio(times: bench.Comparison, slow: str, fast: str) -> list[float]:
+    """Returns the median paired ratio of two rungs of one run, and its interval."""
+    ratio = bench.Comparison(slow, times.records, times.environment)[fast]
+    return [ratio.ratio, ratio.low, ratio.high]
+
+
+def ratio(result: Mapping[str, Any], slow: str, fast: str, batch: int = 16) -> bench.Ratio:
+    """Returns how many times as fast as another rung a rung is, from what `run` returned.
+
+    Raises:
+        KeyError: if there is no such rung, or the two are of different panels.
+    """
+    panel = result["rungs"][fast]["panel"]
+    times = json.dumps(result["times"][panel][str(batch)])
+    comparison = bench.Comparison.from_json(times)
+    return bench.Comparison(slow, comparison.records, comparison.environment)[fast]
+
+
+def _images(built: Built, n: int, batch: int = 40) -> np.ndarray:
+    parts = range(0, n, batch)
+    return np.concatenate([built.draw(range(i, min(i + batch, n)), SEED + i) for i in parts])
+
+
+def _judge(
+    panel: str,
+    mine: Sequence[Rung],
+    built: Mapping[str, Built],
+    n: int,
+    rows: dict[str, Any],
+    log: Callable[[str], None],
+) -> list[float]:
+    """Fills in the quality of the rungs of a panel, and returns the floor of FID.
+
+    Rungs that draw the same samples share the quality of one of them, the fastest.
+    """
+    asked = None
+    if panel == "scenes":
+        judge: Any = load_scenes_judge()
+        asked = scenes.scenes(n, SEED, "validation").attributes
+        real = judge.features(scenes.scenes(2 * n, SEED + 1, "validation").images)
+    else:
+        judge = load_judge()
+        real = judge.features(fashion_mnist().test_images[: 2 * n])
+    half = len(real) // 2
+    floor = metrics.fid_interval(real[:half], real[half:])
+    seen: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+    for rung in mine:
+        same = [r for r in mine if r.like == rung.like and r.tag == TAGS[0]]
+        if rung.tag == TAGS[0]:
+            fastest = max(same, key=lambda r: rows[r.name]["throughput"][0])
+            source = fastest.name
+        else:
+            source = rung.name
+        if source not in seen:
+            images = _images(built[source], n)
+            right = None if asked is None else (judge.attributes(images) == asked).all(1)
+            seen[source] = judge.features(images), right
+            log(f"judged {source}")
+        if rung.tag == TAGS[0]:
+            seen[rung.name] = seen[source]
+    for rung in mine:
+        features, right = seen[rung.name]
+        row = rows[rung.name]
+        fid = metrics.fid_interval(real[:half], features)
+        row["fid"] = [fid.value, fid.low, fid.high]
+        if right is not None:
+            row["right"] = [float(right.mean()), *metrics.wilson(int(right.sum()), n)]
+    slow_paths = [s for s in dict.fromkeys(r.like for r in mine) if s in seen]
+    for rung in mine:
+        row = rows[rung.name]
+        row["against"] = {
+            slow: _against(real[:half], seen[slow], seen[rung.name], rung, slow)
+            for slow in slow_paths
+        }
+    return [floor.value, floor.low, floor.high]
+
+
+def _against(
+    real: np.ndarray,
+    slow: tuple[np.ndarray, np.ndarray | None],
+    fast: tuple[np.ndarray, np.ndarray | None],
+    rung: Rung,
+    name: str,
+) -> dict[str, Any]:
+    """Compares two sets of images of the same prompts: within the margins, and shown to be?"""
+    if rung.like == name and rung.tag == TAGS[0]:
+        return {"fid": [1.0] * 3, "right": [0.0] * 3, "within": True, "shown": True}
+    fid = metrics.fid_ratio(real, slow[0], fast[0])
+    found: dict[str, Any] = {"fid": [fid.value, fid.low, fid.high]}
+    within, shown = fid.value <= FID_MARGIN, fid.high <= FID_MARGIN
+    if slow[1] is not None and fast[1] is not None:
+        gain = fast[1].astype(float) - slow[1]
+        half = metrics.Z * float(gain.std(ddof=1)) / np.sqrt(len(gain))
+        mean = float(gain.mean())
+        found["right"] = [mean, mean - half, mean + half]
+        within, shown = within and mean >= RIGHT_MARGIN, shown and mean - half >= RIGHT_MARGIN
+    return {**found, "within": bool(within), "shown": bool(shown)}
+
+
+def fastest(result: Mapping[str, Any], slow: str, batch: int = 16, *, same: bool = False) -> str:
+    """Returns the fastest rung that is as good as a slow path, from what `run` returned.
+
+    Args:
+        result: with quality.
+        slow: the rung to match.
+        batch: 1 or 16.
+        same: only rungs that draw the same samples as the slow path.
+    """
+    panel = result["rungs"][slow]["panel"]
+    good = {}
+    for name, row in result["rungs"].items():
+        if row["panel"] != panel or not row["against"][slow]["within"]:
+            continue
+        if same and not (row["like"] == slow and row["tag"] == TAGS[0]):
+            continue
+        good[name] = ratio(result, slow, name, batch).ratio
+    return max(good, key=lambda name: good[name])
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """Writes a row of the table as one line for people."""
+    parts = [
+        f"{row['parameters'] / 1e6:.2f} M parameters, {row['bytes'] / 1e6:.1f} MB",
+        f"{row['forwards']:g} forwards an image",
+        f"one image in {bench.format_seconds(row['latency'][0])}",
+        f"{row['throughput'][0]:.3g} images/s in batches of {BATCHES[1]}",
+    ]
+    if "fid" in row:
+        parts.append("FID {:.1f} [{:.1f}, {:.1f}]".format(*row["fid"]))
+    if "right" in row:
+        parts.append(f"all attributes right {row['right'][0]:.0%}")
+    return ", ".join(parts)
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+def _peak(name: str) -> float:
+    """Returns the most memory, in MB, that a process takes that draws 16 images in one way."""
+    command = [sys.executable, "-m", "genlib.ladder", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def _main(name: str) -> None:
+    (rung,) = [r for r in rungs() if r.name == name]
+    rung.build().draw(range(BATCHES[1]), 0)
+    megabyte = 2**20 if sys.platform == "darwin" else 2**10  # Linux counts kibibytes
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / megabyte)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
