@@ -20,7 +20,7 @@ from genlib.speed.load import Load, offer, serving
 
 STEPS = 4  # of the flow
 SECONDS = 12.0  # of each load
-LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.1, 1.5, 2.5)
+LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
 WITHIN = 1.0  # s; an image that comes later is worth nothing
 QUANTILES = (50, 95, 99)
 SERVERS = {

@@ -132,7 +132,7 @@ async def _send(
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, patience: float = 120.0) -> Iterator[str]:
+def serving(*arguments: str, patience: float = 300.0) -> Iterator[str]:
     """Runs a server in a process of its own, and stops it at the end, whatever happens.
 
         with serving("--max-batch", "1") as url:
@@ -155,7 +155,10 @@ def serving(*arguments: str, patience: float = 120.0) -> Iterator[str]:
             watchdog.cancel()
             if url is None:
                 log.seek(0)
-                raise RuntimeError(f"{' '.join(command)} did not start: {log.read()[-500:]}")
+                raise RuntimeError(
+                    f"{' '.join(command)} was not ready within {patience:g} s, or ended: "
+                    f"{log.read()[-500:]}"
+                )
             yield url
         finally:
             watchdog.cancel()
