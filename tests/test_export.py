@@ -112,23 +112,23 @@ def test_a_whole_sampler_in_one_file_draws_the_same_images(
     assert difference.mean() < 1e-3
 
 
-def test_a_generator_of_ordinary_convolutions_draws_the_same():
+def test_a_streamlined_generator_draws_the_same():
     generator = build_generator("conv", seed=3)
     for layer in generator.layers:
         if layer.name.startswith("conv2d"):
             layer.bias.assign(numbers(*layer.bias.shape))
     z = numbers(4, 100)
-    expected, found = (backend.to_numpy(g(z)) for g in (generator, export.subpixel(generator)))
+    expected, found = (backend.to_numpy(g(z)) for g in (generator, export.streamline(generator)))
     assert expected.std() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-5)
     odd = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2DTranspose(1, 3, strides=2)])
     with pytest.raises(ValueError, match="kernel 4"):
-        export.subpixel(odd)
+        export.streamline(odd)
 
 
 @writes
 def test_int8_files_are_smaller_and_near(tmp_path):
-    generator, z = export.subpixel(build_generator("conv", seed=1)), numbers(64, 100)
+    generator, z = export.streamline(build_generator("conv", seed=1)), numbers(64, 100)
     expected = backend.to_numpy(generator(z))
     size = export.to_onnx(generator, tmp_path / "f.onnx", z=z)
     sizes = {

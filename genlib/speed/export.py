@@ -240,13 +240,14 @@ def flow_function(
     return draw
 
 
-def subpixel(generator: keras.Model) -> keras.Model:
-    """Returns a generator that computes the same with convolutions in place of transposed ones.
+def streamline(generator: keras.Model) -> keras.Model:
+    """Returns a generator that computes the same from operations that engines do fast.
 
     A transposed convolution of kernel 4 and stride 2 makes a block of 2×2 pixels at each place,
     each pixel from 2×2 neighbours: four ordinary convolutions of kernel 2, one for each pixel of
-    the block, and a rearrangement. No engine has fast integers for the transposed kind, and all
-    have them for the ordinary one. The sums are the same, in another order.
+    the block, and a rearrangement. No engine here has fast integers for the transposed kind, and
+    all have them for the ordinary one. Group normalisation becomes one scale and one shift for
+    each channel, from sums over places. The sums are the same, in another order.
 
     Args:
         generator: a functional model without branches whose `Conv2DTranspose` layers have kernel
@@ -261,6 +262,9 @@ def subpixel(generator: keras.Model) -> keras.Model:
     for layer in generator.layers:
         if isinstance(layer, layers.InputLayer):
             continue
+        if isinstance(layer, layers.GroupNormalization):
+            x = _ScaleAndShift(layer)(x)
+            continue
         if not isinstance(layer, layers.Conv2DTranspose):
             x = layer(x)
             continue
@@ -269,8 +273,31 @@ def subpixel(generator: keras.Model) -> keras.Model:
                 f"{layer.name!r} has kernel {layer.kernel_size}, stride {layer.strides} and "
                 f"padding {layer.padding!r}; give kernel 4, stride 2 and padding 'same'."
             )
-        x = _subpixel_layers(layer, x)
-    return keras.Model(z, x, name=f"{generator.name}_subpixel")
+        x = _subpixel(layer, x)
+    return keras.Model(z, x, name=f"{generator.name}_streamlined")
+
+
+class _ScaleAndShift(layers.Layer):
+    """A trained group normalisation of images, `(n, height, width, channels)`."""
+
+    def __init__(self, norm: layers.GroupNormalization) -> None:
+        super().__init__()
+        self.gamma, self.beta = (
+            backend.to_numpy(v.value).reshape(norm.groups, -1) for v in (norm.gamma, norm.beta)
+        )
+        self.epsilon = norm.epsilon
+
+    def call(self, x: Any) -> Any:
+        mean = self._of_groups(ops.mean(x, (1, 2)))
+        variance = self._of_groups(ops.mean(x * x, (1, 2))) - mean * mean
+        factor = self.gamma / ops.sqrt(ops.maximum(variance, 0) + self.epsilon)
+        shift = self.beta - mean * factor
+        factor, shift = (ops.reshape(a, (-1, 1, 1, self.gamma.size)) for a in (factor, shift))
+        return x * factor + shift
+
+    def _of_groups(self, means: Any) -> Any:
+        """Averages the channels of each group: `(n, channels)` → `(n, groups, 1)`."""
+        return ops.mean(ops.reshape(means, (-1, *self.gamma.shape)), -1, keepdims=True)
 
 
 # Which of a kernel's four numbers reach the even pixel of a block, and which the odd one, from
@@ -278,7 +305,7 @@ def subpixel(generator: keras.Model) -> keras.Model:
 _TAPS = ((3, 1), (2, 0))
 
 
-def _subpixel_layers(layer: layers.Conv2DTranspose, x: Any) -> Any:
+def _subpixel(layer: layers.Conv2DTranspose, x: Any) -> Any:
     kernel, bias = (backend.to_numpy(v.value) for v in (layer.kernel, layer.bias))
     _, height, width, _ = x.shape
     padded = layers.ZeroPadding2D(1)(x)
