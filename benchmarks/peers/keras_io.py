@@ -24,7 +24,7 @@ from genlib import backend
 from genlib.models.gan import one_stage_gradients
 
 LATENT, GAN_BATCH, RATE = 128, 64, 3e-4  # as published
-STEPS_OF_FIT = 4  # training steps that one timed call takes
+STEPS_OF_FIT = 2  # training steps that one timed call takes
 IMAGE, WIDTHS, DEPTH, DIFFUSION_STEPS = 64, (32, 64, 96, 128), 2, 20  # as published
 SIGNAL = (0.02, 0.95)  # least and largest share of the signal
 
