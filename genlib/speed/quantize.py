@@ -220,7 +220,7 @@ def save(
     Example:
         >>> generator, card = load_generator("gan-conv-fashion")
         >>> save(generator, "small", card)
-        436762
+        431946
         >>> load(generator, "small")["bits"]
         8
     """
