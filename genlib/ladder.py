@@ -212,17 +212,14 @@ def _flow(method: str = "flow", *, how: Mapping[str, Any] | None = None, **optio
     return _scene(model, sample, flows.forwards(**options), work)
 
 
-def _onnx(method: str, steps: int) -> Built:
-    """A few-step flow and its decoder as one ONNX file."""
+def _exported_flow(method: str, steps: int, engine: str) -> Built:
+    """A few-step flow and its decoder as one file, in another engine."""
     model: Flow = pipeline.load(method)
     tokenizer = load_tokenizer()
     whole = export.flow_function(model, tokenizer.decoder, steps=steps)
     shape = (GRID, GRID, model.config.channels)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "flow.onnx")
-        examples = {"noise": np.zeros((1, *shape), np.float32), "text": prompts()[:1]}
-        size = export.to_onnx(whole, path, **examples)
-        run = export.onnx_session(path, _threads())
+    examples = {"noise": np.zeros((1, *shape), np.float32), "text": prompts()[:1]}
+    run, size = _file(whole, engine, examples)
 
     def draw(rows: range, seed: int) -> np.ndarray:
         return run(sampling.normals(len(rows), shape, seed), prompts()[rows.start : rows.stop])
@@ -233,6 +230,24 @@ def _onnx(method: str, steps: int) -> Built:
         )
 
     return Built(draw, _size(model, tokenizer.decoder)[0], size, steps, work)
+
+
+def _file(
+    function: Any,
+    engine: str,
+    examples: Mapping[str, np.ndarray],
+    calibration: Sequence[Mapping[str, np.ndarray]] | None = None,
+) -> tuple[Any, int]:
+    """Writes a file, opens it, and returns a function of arrays and the size in bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model")
+        if engine.startswith("LiteRT"):
+            size = export.to_litert(function, path, int8="int8" in engine, **examples)
+            return export.litert_session(path, _threads()), size
+        size = export.to_onnx(function, path, **examples)
+        if "int8" in engine:
+            size = export.int8(path, path, calibration)
+        return export.onnx_session(path, _threads()), size
 
 
 def _generator(name: str, call: Callable[[keras.Model], Any]) -> Built:
@@ -257,18 +272,12 @@ def _compiled(xla: bool) -> Callable[[keras.Model], Any]:
     return lambda generator: backend.compile_step(generator, generator.variables, xla=xla)
 
 
-def _exported(name: str, int8: bool = False) -> Built:
+def _exported_generator(name: str, engine: str) -> Built:
     generator, _ = pretrained.load_generator(name)
-    plain = export.subpixel(generator) if int8 else generator
-    with tempfile.TemporaryDirectory() as folder:
-        path, small = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
-        size = export.to_onnx(plain, path, latents=gan.GAN.latents(1, 0))
-        if int8:
-            examples = [{"latents": gan.GAN.latents(64, (SEED, i))} for i in range(8)]
-            size = export.int8(path, small, examples)
-        run = export.onnx_session(small if int8 else path, _threads())
-    built = _generator(name, lambda _: run)
-    return replace(built, bytes=size)
+    plain = export.streamline(generator) if "int8" in engine else generator
+    calibration = [{"latents": gan.GAN.latents(64, (SEED, i))} for i in range(8)]
+    run, size = _file(plain, engine, {"latents": gan.GAN.latents(1, 0)}, calibration)
+    return replace(_generator(name, lambda _: run), bytes=size)
 
 
 def _vae() -> Built:
@@ -339,9 +348,9 @@ def rungs() -> list[Rung]:
         flow(TAGS[2], f"small shortcut, {steps} steps", "flow-small", steps=steps, guidance=1.0)
     if backend.name() == "tensorflow":
         for method, name in (("flow-shortcut", "shortcut"), ("flow-small", "small shortcut")):
-            for steps in (4, 2):
-                make = functools.partial(_onnx, method, steps)
-                title = f"{name}, {steps} steps, ONNX"
+            for steps, engine in ((4, "ONNX"), (4, "LiteRT int8"), (2, "LiteRT int8")):
+                make = functools.partial(_exported_flow, method, steps, engine)
+                title = f"{name}, {steps} steps, {engine}"
                 add("scenes", "flow", TAGS[2], "50 steps, predict", title, make)
 
     def fashion(tag: str, name: str, build: Any) -> None:
@@ -354,10 +363,10 @@ def rungs() -> list[Rung]:
     fashion(TAGS[0], "compiled", call(_generator, big, _compiled(False)))
     fashion(TAGS[2], "small, compiled", call(_generator, small, _compiled(False)))
     if backend.name() == "tensorflow":
-        fashion(TAGS[0], "ONNX", call(_exported, big))
-        fashion(TAGS[2], "int8, ONNX", call(_exported, big, True))
-        fashion(TAGS[2], "small, ONNX", call(_exported, small))
-        fashion(TAGS[2], "small, int8, ONNX", call(_exported, small, True))
+        engines = ((TAGS[0], "ONNX"), (TAGS[2], "ONNX int8"), (TAGS[2], "LiteRT int8"))
+        for tag, engine in engines:
+            fashion(tag, engine, call(_exported_generator, big, engine))
+            fashion(TAGS[2], f"small, {engine}", call(_exported_generator, small, engine))
     like = "GAN: predict, one by one"
     article = call(_generator, "gan-mlp-fashion", _compiled(False))
     found.append(Rung("article's GAN, compiled", "fashion", "GAN", TAGS[2], like, article))
@@ -476,8 +485,9 @@ def _row(
         "first_call": [one.first_call, many.first_call],
         "latency": [one.median, *one.interval],
         "throughput": list(many.rate(BATCHES[1])),
-        "ratio": {str(b): _ratio(times[b], rung.like, rung.name) for b in BATCHES},
     }
+    if rung.like in times[BATCHES[0]].records:
+        row["ratio"] = {str(b): _ratio(times[b], rung.like, rung.name) for b in BATCHES}
     if built.work is not None:
         work = built.work(BATCHES[1])
         share = bench.share_of_limit(work.flops, work.moved_bytes, many.median, limits)

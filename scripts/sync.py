@@ -57,6 +57,8 @@ if importlib.util.find_spec("genlib") is None:
 import genlib.backend  # before Keras: it keeps TensorFlow's start-up log off the page
 ```
 """
+# Chapters that need more than genlib alone: its extras of pyproject.toml.
+EXTRAS = {"caching-and-serving": "serve", "frontier": "speed", "quantization": "speed"}
 SETUP_PATTERN = re.compile(
     r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n", re.M | re.S
 )
@@ -72,7 +74,7 @@ def has_code(text: str) -> bool:
     return "\n```{code-cell}" in text
 
 
-def with_setup_cell(text: str) -> str:
+def with_setup_cell(text: str, extras: str = "") -> str:
     """The chapter with its front matter and with today's set-up cell before its first cell."""
     if not text.startswith("---\n"):
         text = FRONT_MATTER + "\n" + text.lstrip("\n")
@@ -80,6 +82,8 @@ def with_setup_cell(text: str) -> str:
     # All cells of a page name one language, as its author wrote it.
     first = re.search(r"^```\{code-cell\} *(\w*)$", text, re.M)
     cell = SETUP_CELL.replace(" LANGUAGE", f" {first[1]}".rstrip())
+    if extras:
+        cell = cell.replace('f"git+{address}"', f'f"genlib[{extras}] @ git+{{address}}"')
     return text[: first.start()] + cell + "\n" + text[first.start() :]
 
 
@@ -173,7 +177,7 @@ def wanted() -> dict[Path, str | None]:
     for path in sorted(BOOK.glob("*.md")):
         text = path.read_text(encoding="utf-8")
         if has_code(text):
-            files[path] = with_setup_cell(text)
+            files[path] = with_setup_cell(text, EXTRAS.get(path.stem, ""))
             files[NOTEBOOKS / f"{path.stem}.ipynb"] = notebook(files[path])
     files[ENVIRONMENT] = environment()
     files[README] = readme(README.read_text(encoding="utf-8"))

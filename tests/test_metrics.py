@@ -366,3 +366,36 @@ def test_settings_out_of_range_are_refused():
         metrics.report(x, x, labels=np.zeros(100))
     with pytest.raises(ValueError, match="one judge"):
         metrics.nearest_neighbours(x, x, np.zeros((5, 3)))
+
+
+def test_fid_ratio_of_a_set_to_itself_is_one():
+    real, fake = np.random.default_rng(0).normal(size=(2, 400, 4))
+    ratio = metrics.fid_ratio(real, fake + 1, fake + 1)
+    assert (ratio.value, ratio.low, ratio.high) == (1, 1, 1)
+
+
+def test_fid_ratio_is_paired_and_so_tighter_than_fids_apart():
+    rng = np.random.default_rng(1)
+    real = rng.normal(size=(800, 4))
+    slow = rng.normal(size=(800, 4)) + 1
+    fast = slow + 0.05 + 0.01 * rng.normal(size=(800, 4))
+    ratio = metrics.fid_ratio(real, slow, fast)
+    assert 1 < ratio.low < ratio.value < ratio.high
+    apart = metrics.fid_interval(real, slow)
+    assert ratio.high / ratio.low < apart.high / apart.low
+
+
+def test_fid_ratio_covers_the_truth():
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(30):
+        real, a, b = rng.normal(size=(3, 600, 3))
+        ratio = metrics.fid_ratio(real, a + 1, b + 1.2)  # true distances 3 and 4.32
+        hits += ratio.low < 1.44 < ratio.high
+    assert hits >= 25
+
+
+def test_fid_ratio_wants_answers_to_the_same_prompts():
+    x = np.zeros((100, 2)) + np.arange(100)[:, None]
+    with pytest.raises(ValueError, match="same"):
+        metrics.fid_ratio(x, x, x[:60])

@@ -237,10 +237,10 @@ class Flow(keras.Model):
     def _step(self, x: Any, text: Any, time: Any, width: Any, guidance: float, solver: str) -> Any:
         x, text = ops.convert_to_tensor(x), ops.convert_to_tensor(text)
         time, width = ops.convert_to_tensor(time), ops.convert_to_tensor(width)
-        v = self._velocity(x, text, time, width, guidance)
-        if solver == "midpoint":
+        v = ops.cast(self._velocity(x, text, time, width, guidance), x.dtype)
+        if solver == "midpoint":  # the walk stays float32, whatever the network computes with
             v = self._velocity(x + width / 2 * v, text, time + width / 2, width, guidance)
-        return x + width * v
+        return x + width * ops.cast(v, x.dtype)
 
     def _part(self, x: Any, text: Any, bounds: Any, guidance: float, solver: str) -> Any:
         """Takes the steps from `bounds[0]` to before `bounds[1]`, of `bounds[2]` in all."""

@@ -1,0 +1,130 @@
+"""The ladder: rungs of one run can be compared, and quality decides which of them count."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from genlib import ladder
+from genlib.data import fashion_mnist
+from genlib.models.flow import Flow, FlowConfig
+from genlib.models.transformer import TransformerConfig
+from genlib.speed.count import Work
+
+SLOW = "slow"
+
+
+def rung(name, tag, draw):
+    def build():
+        return ladder.Built(draw, 10, 40, 1, lambda n: Work(n * 1000, n * 100))
+
+    return ladder.Rung(name, "fashion", "toys", tag, SLOW, build)
+
+
+@pytest.fixture(scope="module")
+def result():
+    """Real images, slowly and quickly, others of the same kind, and noise."""
+    images = fashion_mnist("subset").train_images
+
+    def real(rows, seed):
+        return images[rows.start : rows.stop]
+
+    def slow(rows, seed):
+        time.sleep(0.02)
+        return real(rows, seed)
+
+    def others(rows, seed):
+        return images[1000 + rows.start : 1000 + rows.stop]
+
+    def noise(rows, seed):
+        rng = np.random.default_rng(seed)
+        return rng.integers(0, 256, (len(rows), 28, 28, 1)).astype(np.uint8)
+
+    tags = ladder.TAGS
+    made = [(SLOW, tags[0], slow), ("fast", tags[0], real), ("others", tags[2], others)]
+    made.append(("noise", tags[2], noise))
+    lines = []
+    found = ladder.run([rung(*each) for each in made], images=200, memory=False, log=lines.append)
+    assert lines
+    return found
+
+
+def test_a_result_is_json(result):
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_a_rung_that_does_the_same_faster_is_found(result):
+    assert ladder.fastest(result, SLOW, same=True) == "fast"
+    assert ladder.ratio(result, SLOW, "fast").low > 2
+    assert result["rungs"]["fast"]["ratio"]["16"][0] > 2
+
+
+def test_equal_samples_share_their_quality(result):
+    fast, slow = (result["rungs"][name] for name in ("fast", SLOW))
+    assert fast["fid"] == slow["fid"]
+    assert fast["against"][SLOW] == {
+        "fid": [1.0] * 3, "right": [0.0] * 3, "within": True, "shown": True,
+    }  # fmt: skip
+
+
+def test_noise_is_outside_of_the_margin_however_fast(result):
+    against = result["rungs"]["noise"]["against"][SLOW]
+    assert against["fid"][1] > ladder.FID_MARGIN
+    assert not against["within"]
+    assert ladder.fastest(result, SLOW) != "noise"
+
+
+def test_images_of_the_same_kind_stand_near_the_slow_ones(result):
+    low, high = result["rungs"]["others"]["against"][SLOW]["fid"][1:]
+    assert low < 1.2
+    assert high > 0.8
+
+
+def test_a_row_counts_the_work(result):
+    row = result["rungs"]["fast"]
+    assert row["gflop_per_image"] == pytest.approx(1e-6)
+    assert 0 < row["share_of_peak"] < 1
+
+
+def test_a_row_is_told_in_one_line(result):
+    line = ladder.describe(result["rungs"]["fast"])
+    assert "images/s" in line
+    assert "FID" in line
+
+
+def test_a_family_brings_its_slow_path_along():
+    chosen = ladder.choose("coarse to fine")
+    assert ladder.names_of(chosen) == ["image GPT: textbook, eager", "coarse to fine"]
+    everything = ladder.names_of(ladder.rungs())
+    assert ladder.names_of(ladder.choose("all")) == everything
+    assert ladder.names_of(ladder.choose(";".join(everything))) == everything
+
+
+def test_every_rung_has_its_own_name_and_a_slow_path_of_its_panel():
+    every = {r.name: r for r in ladder.rungs()}
+    assert len(every) == len(ladder.rungs())
+    for r in every.values():
+        assert every[r.like].panel == r.panel
+        assert r.tag in ladder.TAGS
+
+
+def test_an_unknown_rung_is_refused_with_those_that_there_are():
+    with pytest.raises(ValueError, match="scenes"):
+        ladder.choose("diffusion")
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(ValueError, match="80"):
+        ladder.run([], images=10)
+
+
+def test_predict_step_by_step_walks_where_the_compiled_loop_walks():
+    shape = TransformerConfig(1, 16, heads=2, kv_heads=2, hidden=16, modulated=True)
+    model = Flow(FlowConfig(shape, text_width=8))
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(rng.normal(0, 0.2, variable.shape))
+    said = rng.standard_normal((2, 8)).astype(np.float32)
+    expected = model.sample(said, 4, steps=3, guidance=2.0)
+    np.testing.assert_allclose(ladder.predicted(model, said, 4, 3, 2.0), expected, atol=1e-4)
