@@ -83,7 +83,9 @@ def offer(
     seed: int = 0,
     timeout: float = 60.0,
 ) -> Load:
-    """Sends requests with exponential gaps between them, and waits for all the answers.
+    """Sends requests as a Poisson process does, and waits for all the answers.
+
+    The number of requests is `rate * seconds`, rounded, and at least one.
 
     Args:
         url: of the server, on this machine.
@@ -101,8 +103,8 @@ def offer(
     if httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1"):
         raise ValueError(f"{url} is another machine. A load is for your own server, on loopback.")
     rng = np.random.default_rng(seed)
-    due = np.cumsum(rng.exponential(1 / rate, int(2 * rate * seconds) + 20))
-    due = due[due < seconds]
+    # Random arrivals whose number is known lie anywhere, each by itself.
+    due = np.sort(rng.uniform(0, seconds, max(1, round(rate * seconds))))
     bodies = [
         {"prompt": prompts[int(rng.integers(len(prompts)))], "seed": int(rng.integers(2**31))}
         for _ in due
