@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PORT ?= 8000
 BACKENDS ?= tensorflow jax torch
@@ -45,6 +46,15 @@ $(VENV)/.base: $(PINS) | $(VENV)/bin/python
 
 $(VENV)/.lint: $(PINS) | $(VENV)/.base
 	@$(INSTALL) --editable '.[lint]'
+	@touch $@
+
+$(PEERS)/.base: $(PINS) benchmarks/peers/constraints.txt | $(VENV)/bin/python
+	@echo "Making the environment in $(PEERS)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	@$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt \
+	  --constraint benchmarks/peers/constraints.txt --editable '.[cpu]' \
+	  accelerate diffusers transformers x-transformers
 	@touch $@
 
 $(VENV)/.backends: $(PINS) | $(VENV)/.base
@@ -100,6 +110,10 @@ lint: $(VENV)/.lint ## check style, types and workflows
 
 bench: $(VENV)/.base ## run the benchmarks and write benchmarks/*.json
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@echo "== the ladder" && $(BIN)/genlib bench --images 1000 --out genlib/records/ladder.json
+
+bench-peers: $(PEERS)/.base ## run the same work by other libraries, side by side
+	@$(PEERS)/bin/python benchmarks/peers/run.py
 
 weights: $(VENV)/.base ## train the shipped weights again (hours on two cores; stop and go on at will)
 	@$(BIN)/genlib train judge --epochs 8 --out genlib/weights/judge-fashion
@@ -107,13 +121,16 @@ weights: $(VENV)/.base ## train the shipped weights again (hours on two cores; s
 	@$(BIN)/genlib export runs/gan-mlp --out genlib/weights/gan-mlp-fashion
 	@$(BIN)/genlib train gan --network conv --epochs 10 --out runs/gan-conv
 	@$(BIN)/genlib export runs/gan-conv --out genlib/weights/gan-conv-fashion
+	@$(BIN)/genlib train gan-small --out runs/gan-small
+	@$(BIN)/genlib export runs/gan-small --out genlib/weights/gan-small-fashion
+	@$(BIN)/genlib train vae --out genlib/weights/vae-fashion
 	@# In this order: each model needs the weights of those before it.
 	@$(BIN)/genlib train text-teacher --out genlib/weights/text-teacher
 	@for recipe in scenes-judge:judge-scenes scenes-eye:eye-scenes scenes-critic:critic-scenes \
 	    tokenizer text-student \
-	    image-gpt coarse-to-fine flow; do \
+	    image-gpt coarse-to-fine flow flow-shortcut flow-small image-gpt-student; do \
 	  $(BIN)/genlib train $${recipe%:*} --out runs/$${recipe%:*} && \
 	  $(BIN)/genlib export runs/$${recipe%:*} --out genlib/weights/$${recipe#*:}; done
 
 clean: ## remove what was built, the environment too
-	rm -rf _build runs/notebooks $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build runs/notebooks $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis

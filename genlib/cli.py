@@ -66,6 +66,38 @@ def train_judge(
     typer.echo(f"{out}.safetensors: {metrics}")
 
 
+@train_app.command("gan-small")
+def train_gan_small(
+    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    epochs: Annotated[int, typer.Option(help="Of 32,768 latents.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of latents and order.", min=0)] = 0,
+    source: Source = None,
+) -> None:
+    """Prune the convolutional generator and heal it on its teacher's images."""
+    from genlib import train
+    from genlib.data import fashion_mnist
+    from genlib.speed.heal import HealTask
+
+    data = fashion_mnist(source)
+    task = HealTask(data.train_images, seed=seed, data_label=data.label())
+    state = train.run(task, epochs, out)
+    typer.echo(f"{state.epoch} epochs done. genlib export {out} -o <weights> writes them.")
+
+
+@train_app.command("vae")
+def train_vae(
+    out: Annotated[Path, typer.Option(help="The weights, without ending.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 40,
+    source: Source = None,
+) -> None:
+    """Train a VAE of Fashion-MNIST."""
+    from genlib import pretrained
+    from genlib.data import fashion_mnist
+
+    pretrained.train_vae(out, fashion_mnist(source), epochs=epochs)
+    typer.echo(f"{out}.safetensors")
+
+
 def _train_recipe(name: str, about: str) -> None:
     """Adds `genlib train <name>` for a recipe of the text-to-image system."""
 
@@ -275,16 +307,19 @@ def export(
     """Write a run's model as float16 weights with a card that holds its measured quality."""
     from genlib import checkpoint
 
-    if checkpoint.read_run(run)["recipe"] == "gan":
+    recipe = checkpoint.read_run(run)["recipe"]
+    if recipe in ("gan", "gan-small"):
         from genlib import pretrained
         from genlib.data import fashion_mnist
+        from genlib.speed import heal
 
-        card = pretrained.export_generator(run, out, fashion_mnist(source))
+        write = pretrained.export_generator if recipe == "gan" else heal.export
+        card = write(run, out, fashion_mnist(source))
         measured = card["metrics"]["scores"]
     else:
         from genlib import quality, recipes
 
-        card = recipes.export(run, out, quality.of(checkpoint.read_run(run)["recipe"]))
+        card = recipes.export(run, out, quality.of(recipe))
         measured = card["metrics"]
     typer.echo(f"{out}.safetensors after {card['epochs']} epochs: {measured}")
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genlib import recipes
+from genlib import backend, recipes
 from genlib.models.flow import Flow, FlowConfig, forwards
+from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 from genlib.speed import distill
@@ -158,3 +159,66 @@ def test_a_student_learns_to_take_wide_steps(small):
     short = task.averaged().sample(TEXT, 1_000_000, steps=1, guidance=1)
     assert np.square(short - end).mean() < 0.5 * np.square(one - end).mean()
     assert task.describe()["config"]["shortcut"] is True
+
+
+WORDS = TransformerConfig(3, 16, heads=2, kv_heads=1, hidden=16)
+GPT = ImageGPTConfig(WORDS, alphabet=3, text_width=8, prefix=2)
+
+
+def wild_gpt(config=GPT, seed=0):
+    model = ImageGPT(config, seed)
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        variable.assign(rng.normal(0, 0.3, variable.shape))
+    return model
+
+
+def image_student(teacher, layers=2, **options):
+    recipe = recipes.Recipe(6, batch_size=16, learning_rate=5e-3, warmup=2, average=0.5)
+    config = replace(GPT, transformer=replace(WORDS, layers=layers))
+    tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
+    return distill.ImageStudentTask(recipe, config, teacher=teacher, tokenizer=tokenizer, **options)
+
+
+@pytest.fixture
+def short_epochs(small, monkeypatch):
+    monkeypatch.setattr(recipes, "POOL", 1)
+    recipes._pool.cache_clear()
+    yield
+    recipes._pool.cache_clear()
+
+
+def test_the_teacher_of_tokens_gives_shares_that_add_up(short_epochs):
+    teacher = wild_gpt()
+    x, tokens = image_student(teacher, guidance=1.0).batch(0, 0)
+    shares = backend.to_numpy(x["shares"])
+    assert shares.shape == (16, 64, 8, 3)
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
+    # Unguided, the share of the letter that came is the teacher's own probability of it.
+    chosen = np.take_along_axis(shares, tokens[..., None], -1)[..., 0]
+    likely = teacher({"text": x["text"], "tokens": tokens})
+    np.testing.assert_allclose(np.log(chosen).sum(-1), backend.to_numpy(likely), atol=1e-3)
+
+
+def test_no_model_does_better_on_the_teachers_shares_than_the_teacher(short_epochs):
+    teacher = wild_gpt()
+    x, _ = image_student(teacher, guidance=1.0).batch(0, 0)
+    best = -backend.to_numpy(teacher(x)).mean()
+    others = [-backend.to_numpy(wild_gpt(seed=seed)(x)).mean() for seed in (1, 2, 3)]
+    assert min(others) > best
+    shares = backend.to_numpy(x["shares"])
+    assert best == pytest.approx(-(shares * np.log(shares)).sum((-1, -2)).mean(), rel=1e-4)
+
+
+def test_a_student_of_tokens_learns_from_a_guided_teacher(short_epochs):
+    from genlib import train
+
+    task = image_student(wild_gpt(), guidance=1.5)
+    state = train.run(task, 6, progress=False)
+    assert state.history["loss"][-1] < state.history["loss"][0]
+    assert task.describe()["teacher"] == {"guidance": 1.5}
+
+
+def test_the_students_are_recipes():
+    for name in ("flow-shortcut", "flow-small", "image-gpt-student"):
+        assert recipes.find(name).name == name
