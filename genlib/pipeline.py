@@ -95,7 +95,7 @@ METHODS: Mapping[str, Method] = {
         {"temperature": 1.0, "min_p": 0.05, "guidance": 1.0},
     ),
 }
-DEFAULT = "flow"
+DEFAULT = "flow-shortcut"
 
 
 @dataclass(frozen=True)
