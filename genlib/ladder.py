@@ -24,7 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from genlib import backend, bench, metrics, pipeline, pretrained, text
+from genlib import backend, bench, metrics, pipeline, plot, pretrained, text
 from genlib.data import captions, fashion_mnist, scenes
 from genlib.data.images import to_uint8
 from genlib.models import flow as flows
@@ -615,6 +615,29 @@ def fastest(result: Mapping[str, Any], slow: str, batch: int = 16, *, same: bool
             continue
         good[name] = ratio(result, slow, name, batch).ratio
     return max(good, key=lambda name: good[name])
+
+
+def points(
+    result: Mapping[str, Any], panel: str, quality: str = "fid", leave_out: Sequence[str] = ()
+) -> list[plot.Point]:
+    """Returns the rungs of a panel for `plot.frontier`.
+
+    Args:
+        result: of `run`, with quality.
+        panel: `"scenes"` or `"fashion"`.
+        quality: `"fid"` or `"right"`.
+        leave_out: words; rungs with one of them in their names are not drawn.
+    """
+    return [
+        plot.Point(
+            name.removeprefix("GAN: "),
+            tuple(row["throughput"]),
+            tuple(row[quality]),
+            row["family"],
+        )
+        for name, row in result["rungs"].items()
+        if row["panel"] == panel and not any(word in name for word in leave_out)
+    ]
 
 
 def describe(row: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ def test_greedy_speculation_obeys_guidance(short):
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_speculation_draws_each_letter_as_often_as_the_target_does(short, ahead):
     target, draft = wild(2, seed=3, alphabet=2), wild(1, seed=4, alphabet=2)
-    n = 500
+    n = 300
     text = np.repeat(TEXT[:1], n, axis=0)
     fast = Speculator(target, draft, ahead=ahead).sample(text, seed=5)
     slow = target.sample(text, seed=6)
@@ -76,7 +76,7 @@ def test_a_wrong_rule_would_be_caught_by_that_test(short, monkeypatch):
     # Draw again from p instead of the excess: the test above must be able to fail.
     target, draft = wild(2, seed=3, alphabet=2), wild(1, seed=4, alphabet=2)
     monkeypatch.setattr(decode.ops, "maximum", lambda a, b: a * 0 + 1)
-    n = 500
+    n = 300
     text = np.repeat(TEXT[:1], n, axis=0)
     made = Speculator(target, draft, ahead=3).sample(text, seed=5)
     one, other = (speller.spell(c, 2).reshape(n, -1) for c in (made.codes, target.sample(text, 6)))

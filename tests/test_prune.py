@@ -221,7 +221,7 @@ def test_masks_zero_the_smallest_weights_and_hold_them_through_training(per_laye
     x, y = rng.standard_normal((32, 6)), rng.standard_normal((32, 4))
     old = backend.to_numpy(first.value).copy()
     model.compile("adam", "mse")
-    model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[masks])
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0)
     new = backend.to_numpy(first.value)
     np.testing.assert_array_equal(new[~masks.kept[0]], 0)
     assert np.abs(new - old)[masks.kept[0]].max() > 0

@@ -17,25 +17,26 @@ from safetensors.numpy import save as to_safetensors
 from genlib import backend, weights
 
 
-class Masks(keras.callbacks.Callback):
-    """Which weights of a model are kept. As a callback of `fit`, it keeps the others at zero.
+class Masks:
+    """Which weights of a model are kept.
 
     Attributes:
-        kept: for each pruned variable, bool of its shape.
+        variables: those that are pruned.
+        kept: for each of them, bool of its shape.
     """
 
     def __init__(self, variables: Sequence[Any], kept: Sequence[np.ndarray]) -> None:
-        super().__init__()
         self.variables, self.kept = list(variables), list(kept)
 
     def apply(self) -> None:
-        """Sets the weights that are not kept to zero."""
-        for variable, kept in zip(self.variables, self.kept, strict=True):
-            variable.assign(variable * keras.ops.cast(kept, variable.dtype))
+        """Sets the weights that are not kept to zero, and constrains them to stay there.
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Zeroes what a step of training has moved."""
-        self.apply()
+        Keras applies the constraint of a variable after each step of its optimizer.
+        """
+        for variable, kept in zip(self.variables, self.kept, strict=True):
+            factor = kept.astype(variable.dtype)
+            variable.assign(variable * factor)
+            variable.constraint = lambda weights, factor=factor: weights * factor
 
     @property
     def sparsity(self) -> float:
