@@ -60,7 +60,7 @@ import genlib.backend  # before Keras: it keeps TensorFlow's start-up log off th
 # Chapters that need more than genlib alone: its extras of pyproject.toml.
 EXTRAS = {"caching-and-serving": "serve", "frontier": "speed", "quantization": "speed"}
 SETUP_PATTERN = re.compile(
-    r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n", re.M | re.S
+    r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n?", re.M | re.S
 )
 
 

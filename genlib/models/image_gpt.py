@@ -97,7 +97,7 @@ class ImageGPT(keras.Model):
 
     def embed(self, tokens: Any, start: Any) -> Any:
         """Embeds tokens at places from `start` on; each asks for the place after its own."""
-        places = start + 1 + ops.arange(tokens.shape[1])
+        places = start + 1 + ops.arange(ops.shape(tokens)[1])
         return self.speller.embed(tokens) + self.place(ops.minimum(places, LENGTH - 1))[None]
 
     def sample(
