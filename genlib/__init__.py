@@ -6,7 +6,9 @@ Read it bottom-up, a room imports only from lower floors:
 * floor 1: `models` are networks and how to sample from them;
 * floor 2: `text` writes descriptions and reads them;
 * floor 3: `recipes` and `train` make weights, `quality` measures them, `improve` goes on;
-* floor 4: `pipeline` leads from a prompt to images, `cli` is what you type.
+* floor 4: `pipeline` leads from a prompt to images;
+* floor 5: `speed` makes that faster, `ladder` measures all ways, `serve` offers one over HTTP;
+* floor 6: `cli` is what you type.
 """
 
 from __future__ import annotations

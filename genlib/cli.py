@@ -263,9 +263,9 @@ def bench_(
     ] = "all",
     images: Annotated[
         int, typer.Option(help="Of each rung for its quality; 0 measures speed alone.", min=0)
-    ] = 500,
+    ] = 200,
     pairs: Annotated[int, typer.Option(help="Rounds of timing.", min=7)] = 7,
-    memory: Annotated[bool, typer.Option(help="Measure peak memory, a process for each.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, a process for each.")] = False,
 ) -> None:
     """Time every way to the same images on this machine, and measure their quality."""
     import json

@@ -89,6 +89,7 @@ class Rung:
         tag: how its images relate to those of `like`.
         like: the rung whose images it draws too, or whose quality it must match.
         build: makes it ready; takes seconds.
+        batches: in which it is timed; what is slow and no start of a comparison, alone.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Rung:
     tag: str
     like: str
     build: Callable[[], Built] = field(repr=False)
+    batches: tuple[int, ...] = BATCHES
 
 
 # --- the rungs --------------------------------------------------------------------------------
@@ -308,7 +310,11 @@ def rungs() -> list[Rung]:
     xla, found = _xla(), []
 
     def add(panel: str, family: str, tag: str, like: str, name: str, build: Any) -> None:
-        found.append(Rung(f"{family}: {name}", panel, family, tag, f"{family}: {like}", build))
+        # Between the slow start and the fast end, what takes seconds for a batch is timed alone.
+        between = name in ("textbook, compiled", "50 steps, compiled step", "50 steps, one loop")
+        batches = BATCHES[:1] if between else BATCHES
+        title, slow = f"{family}: {name}", f"{family}: {like}"
+        found.append(Rung(title, panel, family, tag, slow, build, batches))
 
     def tokens(tag: str, name: str, **how: Any) -> None:
         make = functools.partial(_image_gpt, **how)
@@ -455,7 +461,11 @@ def run(
         times = {}
         for batch in BATCHES:
             rows = range(batch)
-            calls = {name: functools.partial(b.draw, rows, 0) for name, b in built.items()}
+            calls = {
+                r.name: functools.partial(built[r.name].draw, rows, 0)
+                for r in mine
+                if batch in r.batches
+            }
             times[batch] = bench.compare(calls, pairs=pairs, warmup=0)
             log(f"timed {panel}, batches of {batch}")
         result["times"][panel] = {str(b): json.loads(c.to_json()) for b, c in times.items()}
@@ -473,7 +483,8 @@ def run(
 def _row(
     rung: Rung, built: Built, times: Mapping[int, bench.Comparison], limits: bench.Ceilings
 ) -> dict[str, Any]:
-    one, many = (times[b].records[rung.name] for b in BATCHES)
+    one, most = times[BATCHES[0]].records[rung.name], rung.batches[-1]
+    many = times[most].records[rung.name]
     row: dict[str, Any] = {
         "panel": rung.panel,
         "family": rung.family,
@@ -484,15 +495,16 @@ def _row(
         "forwards": round(built.forwards, 1),
         "first_call": [one.first_call, many.first_call],
         "latency": [one.median, *one.interval],
-        "throughput": list(many.rate(BATCHES[1])),
+        "batch": most,
+        "throughput": list(many.rate(most)),
     }
     if rung.like in times[BATCHES[0]].records:
-        row["ratio"] = {str(b): _ratio(times[b], rung.like, rung.name) for b in BATCHES}
+        row["ratio"] = {str(b): _ratio(times[b], rung.like, rung.name) for b in rung.batches}
     if built.work is not None:
-        work = built.work(BATCHES[1])
+        work = built.work(most)
         share = bench.share_of_limit(work.flops, work.moved_bytes, many.median, limits)
         # Weights may stay in a cache; operations must be done.
-        row["gflop_per_image"] = work.flops / BATCHES[1] / 1e9
+        row["gflop_per_image"] = work.flops / most / 1e9
         row["share_of_peak"] = work.flops / 1e9 / limits.gflops / many.median
         row["share_of_limit"] = share.share
     return row
@@ -508,7 +520,8 @@ def ratio(result: Mapping[str, Any], slow: str, fast: str, batch: int = 16) -> b
     """Returns how many times as fast as another rung a rung is, from what `run` returned.
 
     Raises:
-        KeyError: if there is no such rung, or the two are of different panels.
+        KeyError: if there is no such rung, the two are of different panels, or one of them was
+            not timed with this batch.
     """
     panel = result["rungs"][fast]["panel"]
     times = json.dumps(result["times"][panel][str(batch)])
@@ -613,7 +626,8 @@ def fastest(result: Mapping[str, Any], slow: str, batch: int = 16, *, same: bool
             continue
         if same and not (row["like"] == slow and row["tag"] == TAGS[0]):
             continue
-        good[name] = ratio(result, slow, name, batch).ratio
+        if str(batch) in row["ratio"]:
+            good[name] = ratio(result, slow, name, batch).ratio
     return max(good, key=lambda name: good[name])
 
 
@@ -646,7 +660,7 @@ def describe(row: Mapping[str, Any]) -> str:
         f"{row['parameters'] / 1e6:.2f} M parameters, {row['bytes'] / 1e6:.1f} MB",
         f"{row['forwards']:g} forwards an image",
         f"one image in {bench.format_seconds(row['latency'][0])}",
-        f"{row['throughput'][0]:.3g} images/s in batches of {BATCHES[1]}",
+        f"{row['throughput'][0]:.3g} images/s in batches of {row.get('batch', BATCHES[1])}",
     ]
     if "fid" in row:
         parts.append("FID {:.1f} [{:.1f}, {:.1f}]".format(*row["fid"]))

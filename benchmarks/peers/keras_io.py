@@ -246,7 +246,9 @@ def diffusion(batch: int, steps: int) -> dict[str, Any]:
         return ops.while_loop(lambda i, x: i < steps, body, (zero, x))[1]
 
     graph = backend.compile_step(whole, network.variables)
-    np.testing.assert_allclose(backend.to_numpy(graph(tf.constant(start))), loop(step), atol=0.02)
+    expected = loop(step)  # untrained weights let the numbers grow, so the error is relative
+    size = np.abs(expected).max()
+    np.testing.assert_allclose(backend.to_numpy(graph(tf.constant(start))), expected, atol=1e-3 * size)
     count = network.count_params()
     return compare(
         f"{steps} DDIM steps on {IMAGE}×{IMAGE} images, batch {batch}",
