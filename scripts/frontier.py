@@ -5,7 +5,7 @@ from pathlib import Path
 from genlib import ladder, plot, records
 
 IMAGES = Path(__file__).resolve().parent.parent / "book" / "_assets" / "images"
-BESIDE = ("compiled step", "one loop", "compiled", "ONNX", "interval", "small", "speculative", "16")
+BESIDE = ("compiled step", "one loop", "compiled", "ONNX", "interval", "small", "speculative", "16", "distilled")
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """The ladder: rungs of one run can be compared, and quality decides which of them count."""
 
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -128,3 +130,17 @@ def test_predict_step_by_step_walks_where_the_compiled_loop_walks():
     said = rng.standard_normal((2, 8)).astype(np.float32)
     expected = model.sample(said, 4, steps=3, guidance=2.0)
     np.testing.assert_allclose(ladder.predicted(model, said, 4, 3, 2.0), expected, atol=1e-4)
+
+
+def test_memory_is_that_of_the_process_itself_not_of_its_parent():
+    ballast = np.ones(200 * 2**17)  # 200 MB here are none of the child's
+    code = "from genlib.ladder import _most_memory as most; print(most())"
+    child = float(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    own = ladder._most_memory()
+    assert 50 < child < own
+    more = np.ones(2 * ballast.size)
+    assert ladder._most_memory() >= max(own, more.nbytes / 2**20)
