@@ -349,9 +349,21 @@ def rungs() -> list[Rung]:
     flow(TAGS[2], "8 midpoint steps", steps=8, guidance=GUIDANCE, solver="midpoint")
     flow(TAGS[2], "16 steps, interval", steps=16, guidance=GUIDANCE, interval=(0.1, 0.9))
     for steps in (4, 2, 1):
-        flow(TAGS[2], f"shortcut, {steps} steps", "flow-shortcut", steps=steps, guidance=1.0)
+        flow(
+            TAGS[2],
+            f"shortcut, {steps} step{'s' * (steps > 1)}",
+            "flow-shortcut",
+            steps=steps,
+            guidance=1.0,
+        )
     for steps in (4, 2, 1):
-        flow(TAGS[2], f"small shortcut, {steps} steps", "flow-small", steps=steps, guidance=1.0)
+        flow(
+            TAGS[2],
+            f"small shortcut, {steps} step{'s' * (steps > 1)}",
+            "flow-small",
+            steps=steps,
+            guidance=1.0,
+        )
     if backend.name() == "tensorflow":
         for method, name in (("flow-shortcut", "shortcut"), ("flow-small", "small shortcut")):
             for steps, engine in ((4, "ONNX"), (4, "LiteRT int8"), (2, "LiteRT int8")):
@@ -640,7 +652,7 @@ def points(
         result: of `run`, with quality.
         panel: `"scenes"` or `"fashion"`.
         quality: `"fid"` or `"right"`.
-        leave_out: words; rungs with one of them in their names are not drawn.
+        leave_out: ends of names; rungs whose names end so are not drawn.
     """
     return [
         plot.Point(
@@ -650,7 +662,7 @@ def points(
             row["family"],
         )
         for name, row in result["rungs"].items()
-        if row["panel"] == panel and not any(word in name for word in leave_out)
+        if row["panel"] == panel and not name.endswith(tuple(leave_out))
     ]
 
 

@@ -5,7 +5,11 @@ from pathlib import Path
 from genlib import ladder, plot, records
 
 IMAGES = Path(__file__).resolve().parent.parent / "book" / "_assets" / "images"
-BESIDE = ("compiled step", "one loop", "compiled", "ONNX", "interval", "small", "speculative", "16", "distilled")
+BESIDE = (
+    *("compiled step", "one loop", "compiled", "ONNX", "interval", "speculative", "2 blocks"),
+    *("16 steps", "shortcut, 4 steps", "shortcut, 2 steps", "shortcut, 1 step"),
+    *("small shortcut, 4 steps, LiteRT int8", "small shortcut, 2 steps, LiteRT int8"),
+)
 
 
 def main() -> None:
