@@ -248,7 +248,8 @@ def diffusion(batch: int, steps: int) -> dict[str, Any]:
     graph = backend.compile_step(whole, network.variables)
     expected = loop(step)  # untrained weights let the numbers grow, so the error is relative
     size = np.abs(expected).max()
-    np.testing.assert_allclose(backend.to_numpy(graph(tf.constant(start))), expected, atol=1e-3 * size)
+    found = backend.to_numpy(graph(tf.constant(start)))
+    np.testing.assert_allclose(found, expected, atol=1e-3 * size)
     count = network.count_params()
     return compare(
         f"{steps} DDIM steps on {IMAGE}×{IMAGE} images, batch {batch}",
