@@ -348,24 +348,13 @@ def rungs() -> list[Rung]:
     flow(TAGS[2], "16 steps", steps=16, guidance=GUIDANCE)
     flow(TAGS[2], "8 midpoint steps", steps=8, guidance=GUIDANCE, solver="midpoint")
     flow(TAGS[2], "16 steps, interval", steps=16, guidance=GUIDANCE, interval=(0.1, 0.9))
-    for steps in (4, 2, 1):
-        flow(
-            TAGS[2],
-            f"shortcut, {steps} step{'s' * (steps > 1)}",
-            "flow-shortcut",
-            steps=steps,
-            guidance=1.0,
-        )
-    for steps in (4, 2, 1):
-        flow(
-            TAGS[2],
-            f"small shortcut, {steps} step{'s' * (steps > 1)}",
-            "flow-small",
-            steps=steps,
-            guidance=1.0,
-        )
+    students = (("flow-shortcut", "shortcut"), ("flow-small", "small shortcut"))
+    for method, name in students:
+        for steps in (4, 2, 1):
+            title = f"{name}, {steps} step{'s' * (steps > 1)}"
+            flow(TAGS[2], title, method, steps=steps, guidance=1.0)
     if backend.name() == "tensorflow":
-        for method, name in (("flow-shortcut", "shortcut"), ("flow-small", "small shortcut")):
+        for method, name in students:
             for steps, engine in ((4, "ONNX"), (4, "LiteRT int8"), (2, "LiteRT int8")):
                 make = functools.partial(_exported_flow, method, steps, engine)
                 title = f"{name}, {steps} steps, {engine}"
