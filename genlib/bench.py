@@ -157,7 +157,7 @@ def fix_threads(n: int) -> dict[str, Any]:
     Raises:
         ValueError: if there are fewer than `n` cores.
     """
-    cores = _usable_cores()
+    cores = usable_cores()
     if not isinstance(n, int) or not 1 <= n <= len(cores):
         raise ValueError(
             f"n must be a whole number from 1 to {len(cores)}, the cores of this process; got {n}."
@@ -179,7 +179,8 @@ _THREAD_VARIABLES = (
 )
 
 
-def _usable_cores() -> list[int]:
+def usable_cores() -> list[int]:
+    """Returns the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -191,7 +192,7 @@ def threads() -> dict[str, Any]:
 
     pools = {p["prefix"]: int(p["num_threads"]) for p in threadpoolctl.threadpool_info()}
     variables = {v: os.environ[v] for v in _THREAD_VARIABLES if v in os.environ}
-    return {"cores": len(_usable_cores()), **pools, **backend.threads(), **variables}
+    return {"cores": len(usable_cores()), **pools, **backend.threads(), **variables}
 
 
 def _cpu_model() -> str:
@@ -246,7 +247,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _describe(env: Mapping[str, Any]) -> str:
+def describe(env: Mapping[str, Any]) -> str:
     """One line for the foot of a table."""
     hardware, versions = env["hardware"], env["versions"]
     where = hardware["gpu"] if env["device"] != "cpu" and hardware["gpu"] else hardware["cpu"]
@@ -296,7 +297,7 @@ class Record:
         return _table(
             ["", "time of a call", "first call"],
             [[self.name, str(self), format_seconds(self.first_call)]],
-            _describe(self.environment),
+            describe(self.environment),
         )
 
     def to_json(self) -> str:
@@ -376,7 +377,7 @@ class Comparison:
             speed = "1 (baseline)" if name == self.baseline else str(ratio)
             rows.append([name, str(record), speed, format_seconds(record.first_call)])
         n = len(self.records[self.baseline].seconds)
-        foot = f"Median and 95 % bootstrap interval of {n} rounds. {_describe(self.environment)}"
+        foot = f"Median and 95 % bootstrap interval of {n} rounds. {describe(self.environment)}"
         return _table(["", "time of a call", "speed", "first call"], rows, foot)
 
     def to_json(self) -> str:
@@ -691,7 +692,7 @@ def _best_seconds(fn: Callable[[], Any], sync: Sync, repeats: int = 7) -> float:
 
 
 def _cpu_ceilings(n: int = 1536, megabytes: int = 256) -> Ceilings:
-    cores = len(_usable_cores())
+    cores = len(usable_cores())
     a = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
     out = np.empty_like(a)
     product = _best_seconds(lambda: np.matmul(a, a, out=out), sync=lambda _: None)

@@ -9,7 +9,7 @@ it names is whole on the disk, so a kill at any moment leaves a run that can go 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,23 @@ def open_run(folder: Path, description: Mapping[str, Any]) -> None:
     write_atomic(file, json.dumps(description, indent=2).encode() + b"\n")
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path, recipes: Collection[str] | None = None) -> dict[str, Any]:
     """Returns the description of the run in a folder.
+
+    Args:
+        folder: of the run.
+        recipes: of which the run must be one; any unless given.
 
     Raises:
         FileNotFoundError: if there is none.
-        RunError: if `run.json` cannot be read.
+        RunError: if `run.json` cannot be read, or the run trains something else.
     """
-    return _read_json(folder / "run.json")
+    run = _read_json(folder / "run.json")
+    if recipes is not None and run.get("recipe") not in recipes:
+        raise RunError(
+            f"{folder} holds a run of {run.get('recipe')!r}, and wanted is {' or '.join(recipes)}."
+        )
+    return run
 
 
 def save(folder: Path, state: State, variables: Mapping[str, Any]) -> None:
@@ -112,6 +121,21 @@ def restore(folder: Path, variables: Mapping[str, Any]) -> State:
     for name, variable in variables.items():
         variable.assign(arrays[name].astype(backend.to_numpy(variable.value).dtype))
     return State(state["epoch"], state["history"], state["seconds"])
+
+
+def restore_trained(folder: Path, variables: Mapping[str, Any]) -> State:
+    """Loads the last checkpoint as `restore` does, of a run that has come so far.
+
+    Raises:
+        FileNotFoundError: if the run has no checkpoint yet.
+        RunError, WeightsError: as `restore`.
+    """
+    state = restore(folder, variables)
+    if state.epoch == 0:
+        raise FileNotFoundError(
+            f"The run in {folder} has no checkpoint yet. Train it for one epoch first."
+        )
+    return state
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def describe(
 @app.command()
 def methods() -> None:
     """List the ways from a prompt to images, with what was last recorded of them."""
-    from genlib import ladder, pipeline, records, weights
+    from genlib import ladder, pipeline, records, rungs, weights
 
     measured = records.load("ladder")
     for name, method in pipeline.METHODS.items():
@@ -251,7 +251,7 @@ def methods() -> None:
         typer.echo(f"{name}{default}: {method.about}\n    {options}")
         if method.weights not in weights.shipped():
             typer.echo(f"    no weights yet: genlib train {name}")
-        elif row := measured["rungs"].get(ladder.RECORDED.get(name, "")):
+        elif row := measured["rungs"].get(rungs.RECORDED.get(name, "")):
             typer.echo(f"    {ladder.describe(row)}")
 
 
@@ -271,7 +271,7 @@ def bench_(
     import json
     import time
 
-    from genlib import files, ladder, pipeline
+    from genlib import files, ladder, pipeline, rungs
 
     pipeline.check_out(out.with_suffix(".png"))  # a place to write, before the work
     start = time.perf_counter()
@@ -279,7 +279,7 @@ def bench_(
     def log(line: str) -> None:
         typer.echo(f"{time.perf_counter() - start:6.0f} s  {line}", err=True)
 
-    result = ladder.run(ladder.choose(methods), images=images, pairs=pairs, memory=memory, log=log)
+    result = ladder.run(rungs.choose(methods), images=images, pairs=pairs, memory=memory, log=log)
     result["seconds"] = round(time.perf_counter() - start, 1)
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     files.write_atomic(out, text.encode())

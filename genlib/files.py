@@ -1,13 +1,29 @@
-"""Writing files and folders so that nobody, ever, finds half of one."""
+"""Writing images, files and folders so that nobody, ever, finds half of one."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def to_png(image: np.ndarray, *, optimize: bool = False) -> bytes:
+    """Returns an image as the bytes of a PNG file.
+
+    Args:
+        image: uint8 `(height, width)` or `(height, width, 3)`.
+        optimize: look longer for a smaller file.
+    """
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG", optimize=optimize)
+    return file.getvalue()
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

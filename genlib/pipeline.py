@@ -8,7 +8,6 @@ Each stage is timed, because the book asks what it costs and what it buys.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from genlib import files, plot, text, weights
 from genlib.data import captions
@@ -130,16 +128,17 @@ def load(method: str) -> Any:
         raise ValueError(f"No method {method!r}. Choose one of {tuple(METHODS)}.")
     m = METHODS[method]
     model, card = weights.load_model(m.weights, (m.weights,), m.model, m.config)
-    if card.get("tokenizer") != _tokenizer().fingerprint():
+    if card.get("tokenizer") != tokenizer().fingerprint():
         raise weights.WeightsError(
             f"The weights {m.weights!r} were trained for tokenizer {card.get('tokenizer')}, and "
-            f"the one here is {_tokenizer().fingerprint()}. Train the one or the other again."
+            f"the one here is {tokenizer().fingerprint()}. Train the one or the other again."
         )
     return model
 
 
 @cache
-def _tokenizer() -> Tokenizer:
+def tokenizer() -> Tokenizer:
+    """Returns the shipped tokenizer, loaded once."""
     return load_tokenizer()
 
 
@@ -180,7 +179,7 @@ def generate(
         >>> generate("a beautiful sunset over a calm sea", 4).images.shape
         (4, 64, 64, 3)
     """
-    _check(prompt, n, seed)
+    check(prompt, n, seed)
     if best_of < 1 or (best_of > 1 and describe == "off"):
         raise ValueError(
             f"best_of = {best_of}, describe = {describe!r}: give at least 1; above 1, somebody has "
@@ -191,15 +190,15 @@ def generate(
     if unknown:
         raise ValueError(f"{method} has no option {sorted(unknown)}; it has {sorted(chosen)}.")
     chosen = {**chosen, **options}
-    tokenizer, clock = _tokenizer(), _Clock()
+    clock = _Clock()
 
-    written = clock("describe", _describe, prompt, n, seed, describe)
+    written = clock("describe", complete, prompt, n, seed, describe)
     descriptions = tuple(d.text for d in written)
-    embedded = clock("encode", _encode, descriptions)
+    embedded = clock("encode", encode, descriptions)
     images, scores = np.empty(0), np.full(n, -np.inf)
     for turn in range(best_of):
         grid = clock("generate", model.sample, embedded, seed + turn, **chosen)
-        drawn = clock("decode", tokenizer.decode, grid)
+        drawn = clock("decode", tokenizer().decode, grid)
         if best_of == 1:
             images = drawn
         else:
@@ -218,8 +217,8 @@ def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student")
     Raises:
         ValueError: if the prompt is empty, or an argument is out of range or unknown.
     """
-    _check(prompt, n, seed)
-    return [d.text for d in _describe(prompt, n, seed, writer)]
+    check(prompt, n, seed)
+    return [d.text for d in complete(prompt, n, seed, writer)]
 
 
 def check_out(out: str | Path) -> None:
@@ -255,16 +254,20 @@ def save(made: Generated, out: str | Path) -> None:
     content: dict[str, bytes] = {}
     lines = []
     for i, (image, description) in enumerate(zip(made.images, made.descriptions, strict=True)):
-        encoded = io.BytesIO()
-        Image.fromarray(image).save(encoded, format="PNG", optimize=True)
-        content[f"{i:04d}.png"] = encoded.getvalue()
+        content[f"{i:04d}.png"] = files.to_png(image, optimize=True)
         record = {"file_name": f"{i:04d}.png", "text": description}
         lines.append(json.dumps(record, ensure_ascii=False))
     content["metadata.jsonl"] = ("\n".join(lines) + "\n").encode()
     files.write_folder(out, content)
 
 
-def _check(prompt: str, n: int, seed: int) -> None:
+def check(prompt: str, n: int, seed: int) -> None:
+    """Makes sure that a wish can be fulfilled.
+
+    Raises:
+        TypeError: if the prompt is no text.
+        ValueError: if it is empty, or a number is out of range.
+    """
     if not isinstance(prompt, str):
         raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
     if not prompt.strip():
@@ -286,7 +289,12 @@ class _Clock:
         return result
 
 
-def _describe(prompt: str, n: int, seed: int, writer: Writer) -> list[text.Description]:
+def complete(prompt: str, n: int, seed: int, writer: Writer) -> list[text.Description]:
+    """Completes a prompt to `n` full descriptions, the first thing that `generate` does.
+
+    Raises:
+        ValueError: if there is no such writer.
+    """
     if writer == "off":
         return [text.Description(prompt, (), frozenset(), 0.0, "")] * n
     if writer not in ("student", "llm"):
@@ -302,7 +310,8 @@ def _score(images: np.ndarray, written: Sequence[text.Description]) -> np.ndarra
     return improve.agreement(load_scenes_judge(CRITIC), images, asked)
 
 
-def _encode(descriptions: tuple[str, ...]) -> np.ndarray:
+def encode(descriptions: tuple[str, ...]) -> np.ndarray:
+    """Embeds descriptions, each different one once: float32 `(n, 128)`."""
     different = list(dict.fromkeys(descriptions))
     rows = dict(zip(different, text.encode(different), strict=True))
     return np.stack([rows[d] for d in descriptions])

@@ -30,9 +30,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
-from PIL import Image
 
-from genlib.files import write_atomic
+from genlib.files import to_png, write_atomic
 
 CARD = "#F5F5F2"  # ground
 INK = "#24292F"  # text, 13:1 on the card
@@ -309,9 +308,7 @@ def save_png(
     if not isinstance(scale, int) or scale < 1:
         raise ValueError(f"scale must be a whole number from 1 up, got {scale!r}.")
     tiles = sheet(images, columns, gap=2).repeat(scale, axis=0).repeat(scale, axis=1)
-    encoded = io.BytesIO()
-    Image.fromarray(tiles).save(encoded, format="PNG", optimize=True)
-    write_atomic(path, encoded.getvalue())
+    write_atomic(path, to_png(tiles, optimize=True))
     return path
 
 

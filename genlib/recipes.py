@@ -426,15 +426,9 @@ def export(
         OSError: if the weights cannot be written.
     """
     folder = Path(run)
-    card = checkpoint.read_run(folder)
-    if card.get("recipe") not in NAMES:
-        raise checkpoint.RunError(
-            f"{folder} holds a run of {card.get('recipe')!r}; exported here are {NAMES}."
-        )
+    card = checkpoint.read_run(folder, NAMES)
     task = find(card["recipe"]).of(card)
-    state = checkpoint.restore(folder, task.variables())
-    if state.epoch == 0:
-        raise FileNotFoundError(f"The run in {folder} has no checkpoint yet: train it first.")
+    state = checkpoint.restore_trained(folder, task.variables())
     model = task.averaged()
     weights.assign(model, weights.model_arrays(model, "float16"))  # measure what is written
     card |= {

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import io
 import json
 import math
 import socket
@@ -24,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -33,6 +31,7 @@ from starlette.routing import Route
 
 import genlib.backend  # noqa: F401  # before Keras: it keeps TensorFlow's start-up log away
 from genlib import pipeline
+from genlib.files import to_png
 from genlib.models import sampling
 from genlib.models.tokenizer import GRID
 from genlib.speed.batching import Batcher, Overloaded, round_up
@@ -91,21 +90,15 @@ class Painter:
     def __call__(self, items: Sequence[tuple[Wish, int]]) -> list[Painted]:
         """Draws image `i` of each wish."""
         wishes = dict.fromkeys(wish for wish, _ in items)
-        written = {w: pipeline._describe(w.prompt, w.n, w.seed, self.describe) for w in wishes}
+        written = {w: pipeline.complete(w.prompt, w.n, w.seed, self.describe) for w in wishes}
         shape = (GRID, GRID, self.model.config.channels)
         noises = {w: sampling.normals(w.n, shape, w.seed) for w in wishes}
 
         said = tuple(written[wish][i].text for wish, i in items)
         noise = np.stack([noises[wish][i] for wish, i in items])
-        latents = self.model.sample(pipeline._encode(said), noise=noise, **self.options)
-        images = pipeline._tokenizer().decode(latents)
-        return [Painted(_png(image), text) for image, text in zip(images, said, strict=True)]
-
-
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG")
-    return file.getvalue()
+        latents = self.model.sample(pipeline.encode(said), noise=noise, **self.options)
+        images = pipeline.tokenizer().decode(latents)
+        return [Painted(to_png(image), text) for image, text in zip(images, said, strict=True)]
 
 
 def app(
@@ -248,7 +241,7 @@ def _read(body: bytes, most: int) -> Wish:
             raise _BadRequest(f"{name} = {value!r}; give a {fields[name].__name__}.")
     wish = Wish(**sent)
     try:
-        pipeline._check(wish.prompt, wish.n, wish.seed)
+        pipeline.check(wish.prompt, wish.n, wish.seed)
     except ValueError as error:
         raise _BadRequest(str(error)) from None
     if wish.n > most:

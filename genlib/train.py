@@ -177,16 +177,9 @@ def load_gan(folder: str | Path) -> GAN:
         WeightsError: if the checkpoint is damaged.
     """
     folder = Path(folder)
-    description = checkpoint.read_run(folder)
-    if description.get("recipe") != "gan":
-        raise checkpoint.RunError(
-            f"{folder} holds a run of {description.get('recipe')!r}, not of a GAN."
-        )
+    description = checkpoint.read_run(folder, ("gan",))
     gan = GAN(GANConfig(**description["config"]), description["seed"])
-    if checkpoint.restore(folder, gan.variables()).epoch == 0:
-        raise FileNotFoundError(
-            f"The run in {folder} has no checkpoint yet. Train it for one epoch first."
-        )
+    checkpoint.restore_trained(folder, gan.variables())
     return gan
 
 

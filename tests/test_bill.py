@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from genlib import text
+from genlib.files import to_png
 from genlib.models.llm import LLM
 from genlib.models.transformer import Transformer, TransformerConfig
 from genlib.speed import bill
@@ -108,7 +109,7 @@ def test_what_is_remembered_is_described_and_encoded_once_and_drawn_each_time():
 
 def test_a_png_gives_its_image_back():
     image = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
-    assert (np.asarray(Image.open(io.BytesIO(bill.to_png(image)))) == image).all()
+    assert (np.asarray(Image.open(io.BytesIO(to_png(image)))) == image).all()
 
 
 # ---------------------------------------------------------------- fewer blocks, fewer bytes

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from genlib import ladder
+from genlib import ladder, rungs
 from genlib.data import fashion_mnist
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.transformer import TransformerConfig
@@ -19,9 +19,9 @@ SLOW = "slow"
 
 def rung(name, tag, draw):
     def build():
-        return ladder.Built(draw, 10, 40, 1, lambda n: Work(n * 1000, n * 100))
+        return rungs.Built(draw, 10, 40, 1, lambda n: Work(n * 1000, n * 100))
 
-    return ladder.Rung(name, "fashion", "toys", tag, SLOW, build)
+    return rungs.Rung(name, "fashion", "toys", tag, SLOW, build)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def result():
         rng = np.random.default_rng(seed)
         return rng.integers(0, 256, (len(rows), 28, 28, 1)).astype(np.uint8)
 
-    tags = ladder.TAGS
+    tags = rungs.TAGS
     made = [(SLOW, tags[0], slow), ("fast", tags[0], real), ("others", tags[2], others)]
     made.append(("noise", tags[2], noise))
     lines = []
@@ -96,24 +96,24 @@ def test_a_row_is_told_in_one_line(result):
 
 
 def test_a_family_brings_its_slow_path_along():
-    chosen = ladder.choose("coarse to fine")
-    assert ladder.names_of(chosen) == ["image GPT: textbook, eager", "coarse to fine"]
-    everything = ladder.names_of(ladder.rungs())
-    assert ladder.names_of(ladder.choose("all")) == everything
-    assert ladder.names_of(ladder.choose(";".join(everything))) == everything
+    chosen = rungs.choose("coarse to fine")
+    assert rungs.names_of(chosen) == ["image GPT: textbook, eager", "coarse to fine"]
+    everything = rungs.names_of(rungs.available())
+    assert rungs.names_of(rungs.choose("all")) == everything
+    assert rungs.names_of(rungs.choose(";".join(everything))) == everything
 
 
 def test_every_rung_has_its_own_name_and_a_slow_path_of_its_panel():
-    every = {r.name: r for r in ladder.rungs()}
-    assert len(every) == len(ladder.rungs())
+    every = {r.name: r for r in rungs.available()}
+    assert len(every) == len(rungs.available())
     for r in every.values():
         assert every[r.like].panel == r.panel
-        assert r.tag in ladder.TAGS
+        assert r.tag in rungs.TAGS
 
 
 def test_an_unknown_rung_is_refused_with_those_that_there_are():
     with pytest.raises(ValueError, match="scenes"):
-        ladder.choose("diffusion")
+        rungs.choose("diffusion")
 
 
 def test_too_few_images_are_refused():
@@ -129,18 +129,18 @@ def test_predict_step_by_step_walks_where_the_compiled_loop_walks():
         variable.assign(rng.normal(0, 0.2, variable.shape))
     said = rng.standard_normal((2, 8)).astype(np.float32)
     expected = model.sample(said, 4, steps=3, guidance=2.0)
-    np.testing.assert_allclose(ladder.predicted(model, said, 4, 3, 2.0), expected, atol=1e-4)
+    np.testing.assert_allclose(rungs.predicted(model, said, 4, 3, 2.0), expected, atol=1e-4)
 
 
 def test_memory_is_that_of_the_process_itself_not_of_its_parent():
     ballast = np.ones(200 * 2**17)  # 200 MB here are none of the child's
-    code = "from genlib.ladder import _most_memory as most; print(most())"
+    code = "from genlib.rungs import most_memory as most; print(most())"
     child = float(
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         ).stdout
     )
-    own = ladder._most_memory()
+    own = rungs.most_memory()
     assert 50 < child < own
     more = np.ones(2 * ballast.size)
-    assert ladder._most_memory() >= max(own, more.nbytes / 2**20)
+    assert rungs.most_memory() >= max(own, more.nbytes / 2**20)

@@ -32,7 +32,7 @@ def small(monkeypatch):
 
     loaded = pipeline.load
     monkeypatch.setattr(pipeline, "load", lambda m: model if m == pipeline.DEFAULT else loaded(m))
-    monkeypatch.setattr(pipeline, "_tokenizer", lambda: tokenizer)
+    monkeypatch.setattr(pipeline, "tokenizer", lambda: tokenizer)
     monkeypatch.setattr(pipeline.text, "encode", encode)
     monkeypatch.setattr(pipeline.text, "describe", describe, raising=False)
 

@@ -302,7 +302,7 @@ def small(monkeypatch):
     tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
     loaded = pipeline.load
     monkeypatch.setattr(pipeline, "load", lambda m: model if m == "flow" else loaded(m))
-    monkeypatch.setattr(pipeline, "_tokenizer", lambda: tokenizer)
+    monkeypatch.setattr(pipeline, "tokenizer", lambda: tokenizer)
     return model
 
 

@@ -22,7 +22,7 @@ from genlib.models.transformer import Transformer, TransformerConfig
 
 SIDE = GRID // 2  # a token holds 2×2 latents
 SOLVERS = {"euler": 1, "midpoint": 2}  # forwards per step
-_FREQUENCIES = np.exp(np.linspace(0, np.log(200), 32)).astype(np.float32)
+FREQUENCIES = np.exp(np.linspace(0, np.log(200), 32)).astype(np.float32)  # of times
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class Flow(keras.Model):
         self.transformer = Transformer(c.transformer, seed)
         width = c.transformer.width
         self.read_text = linear(c.text_width, width, seed + 1)
-        self.read_time = linear(2 * len(_FREQUENCIES), width, seed + 2)
+        self.read_time = linear(2 * len(FREQUENCIES), width, seed + 2)
         self.mix = linear(width, width, seed + 3)
         self.read = linear(4 * c.channels, width, seed + 4)
         self.place = embedding(SIDE * SIDE, width, seed + 5)
         self.head = linear(width, 4 * c.channels, seed + 6, zero=True)
         if c.shortcut:  # zeros: at first the width of a step changes nothing
-            self.read_width = linear(2 * len(_FREQUENCIES), width, seed + 7, zero=True)
+            self.read_width = linear(2 * len(FREQUENCIES), width, seed + 7, zero=True)
         self.built = True
         self._loops: dict[Any, Any] = {}
 
@@ -150,7 +150,7 @@ class Flow(keras.Model):
                 f"guidance = {guidance}: this flow is a shortcut, which has learnt its guidance. "
                 "Give 1."
             )
-        guided = _guided(steps, guidance, interval)
+        guided = guided_steps(steps, guidance, interval)
         shape = (GRID, GRID, self.config.channels)
         x = sampling.normals(len(text), shape, seed) if noise is None else np.float32(noise)
         if x.shape != (len(text), *shape):
@@ -163,7 +163,7 @@ class Flow(keras.Model):
         else:
             for step in range(steps):
                 here = guidance if guided[0] <= step < guided[1] else 1.0
-                one = self._compiled(("step", here, solver, xla), self._step)
+                one = self._compiled(("step", here, solver, xla), self.step)
                 x = one(x, text, np.float32(step / steps), np.float32(1 / steps))
         return backend.to_numpy(x) * self.config.spread
 
@@ -234,7 +234,17 @@ class Flow(keras.Model):
         with_text, without = ops.split(both, 2, axis=0)
         return without + guidance * (with_text - without)
 
-    def _step(self, x: Any, text: Any, time: Any, width: Any, guidance: float, solver: str) -> Any:
+    def step(self, x: Any, text: Any, time: Any, width: Any, guidance: float, solver: str) -> Any:
+        """Takes one step of a solver on tensors; what `sample` compiles and an export unrolls.
+
+        Args:
+            x: where the images are, float `(n, 16, 16, channels)`.
+            text: embeddings, float `(n, text_width)`.
+            time: where the step begins, in [0, 1].
+            width: of the step.
+            guidance: see `sample`.
+            solver: see `sample`.
+        """
         x, text = ops.convert_to_tensor(x), ops.convert_to_tensor(text)
         time, width = ops.convert_to_tensor(time), ops.convert_to_tensor(width)
         v = ops.cast(self._velocity(x, text, time, width, guidance), x.dtype)
@@ -249,7 +259,7 @@ class Flow(keras.Model):
 
         def body(step: Any, x: Any) -> Any:
             time = ops.cast(step, "float32") * width
-            return step + 1, self._step(x, text, time, width, guidance, solver)
+            return step + 1, self.step(x, text, time, width, guidance, solver)
 
         start = (bounds[0], ops.convert_to_tensor(x))
         return ops.while_loop(lambda step, x: step < bounds[1], body, start)[1]
@@ -275,11 +285,11 @@ def _check_solver(steps: int, solver: str) -> None:
 
 def _waves(numbers: Any) -> Any:
     """Embeds numbers in [0, 1] as waves of many frequencies, `(b,)` → `(b, 64)`."""
-    angles = numbers[:, None] * _FREQUENCIES
+    angles = numbers[:, None] * FREQUENCIES
     return ops.concatenate([ops.cos(angles), ops.sin(angles)], axis=1)
 
 
-def _guided(steps: int, guidance: float, interval: tuple[float, float]) -> tuple[int, int]:
+def guided_steps(steps: int, guidance: float, interval: tuple[float, float]) -> tuple[int, int]:
     """Returns the first step that is guided and the one after the last."""
     if guidance == 1.0:
         return 0, steps
@@ -300,6 +310,6 @@ def forwards(
         >>> forwards(steps=16, guidance=3.0), forwards(16, 3.0, (0.25, 0.75)), forwards(4, 1.0)
         (32, 25, 4)
     """
-    first, last = _guided(steps, guidance, interval)
+    first, last = guided_steps(steps, guidance, interval)
     twice = 0 if guidance == 1.0 else last - first
     return (steps + twice) * SOLVERS[solver]

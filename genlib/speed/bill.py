@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +20,9 @@ from typing import Any
 
 import numpy as np
 from keras import ops
-from PIL import Image
 
 from genlib import backend, pipeline, text, weights
+from genlib.files import to_png
 from genlib.models import llm as language
 from genlib.models.llm import LLM, State
 from genlib.models.tokenizer import load_tokenizer
@@ -225,13 +224,6 @@ def pay(way: Way, prompt: str, seed: int = 0) -> Paid:
     grid = timed("generate", way.generate, embedding, seed)
     images = timed("decode", way.decode, grid)
     return Paid(description, timed("png", to_png, images[0]), spent)
-
-
-def to_png(image: np.ndarray) -> bytes:
-    """Returns an image, uint8 `(height, width, 3)`, as the bytes of a PNG file."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG")
-    return stream.getvalue()
 
 
 def remember(way: Way) -> Way:

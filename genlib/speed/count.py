@@ -259,7 +259,7 @@ def velocity(config: FlowConfig | None = None, batch: int = 1) -> Work:
     """Counts one forward of a flow's network on `batch` images."""
     c = config or FlowConfig()
     width, tokens, numbers = c.transformer.width, flows.SIDE**2, 4 * c.channels
-    waves = 2 * len(flows._FREQUENCIES)
+    waves = 2 * len(flows.FREQUENCIES)
     condition = product(batch, c.text_width, width) + product(batch, width, width)
     condition += product(batch, waves, width, 2 if c.shortcut else 1)
     ends = product(batch * tokens, numbers, width) + product(batch * tokens, width, numbers)

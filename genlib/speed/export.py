@@ -23,7 +23,7 @@ from keras import layers, ops
 
 from genlib import backend
 from genlib.files import write_atomic
-from genlib.models.flow import Flow, _guided
+from genlib.models.flow import Flow, guided_steps
 from genlib.models.tokenizer import to_space
 
 OPSET = 18  # of ONNX: the version of the set of operations
@@ -226,13 +226,13 @@ def flow_function(
             f"steps = {steps}, guidance = {guidance}: give at least 1 step, and guidance 1 to a "
             "shortcut, which has learnt its own."
         )
-    first, last = _guided(steps, guidance, interval)
+    first, last = guided_steps(steps, guidance, interval)
 
     def draw(noise: Any, text: Any) -> Any:
         x = noise
         for step in range(steps):
             here = guidance if first <= step < last else 1.0
-            x = flow._step(x, text, step / steps, 1 / steps, here, "euler")
+            x = flow.step(x, text, step / steps, 1 / steps, here, "euler")
         latents = ops.clip(x * flow.config.spread, -1, 1)
         pixels = (ops.clip(decoder(latents), -1, 1) + 1) * 127.5
         return ops.cast(ops.round(pixels), "uint8")

@@ -226,14 +226,10 @@ def export(
         OSError: if the weights cannot be written.
     """
     folder = Path(run)
-    card = checkpoint.read_run(folder)
-    if card.get("recipe") != RECIPE:
-        raise checkpoint.RunError(f"{folder} holds a run of {card.get('recipe')!r}, not {RECIPE}.")
+    card = checkpoint.read_run(folder, (RECIPE,))
     config = HealConfig(**{**card["config"], "groups": tuple(card["config"]["groups"])})
     task = HealTask(data.train_images, config, seed=card["seed"])
-    state = checkpoint.restore(folder, task.variables())
-    if state.epoch == 0:
-        raise FileNotFoundError(f"The run in {folder} has no checkpoint yet: train it first.")
+    state = checkpoint.restore_trained(folder, task.variables())
     student, judge = task.average, load_judge()
     weights.assign(student, weights.model_arrays(student, "float16"))  # measure what is written
     measured = pretrained.plain(pretrained.evaluate(student, data, judge, n=sizes[0]))
