@@ -112,7 +112,7 @@ lint: $(VENV)/.lint ## check style, types and workflows
 
 bench: $(VENV)/.base ## run the benchmarks and write benchmarks/*.json
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
-	@echo "== the ladder" && $(BIN)/genlib bench --images 1000 --memory --out genlib/records/ladder.json
+	@echo "== the ladder" && $(BIN)/genlib bench --images 2048 --processes --out genlib/records/ladder.json
 
 bench-peers: $(PEERS)/.base ## run the same work by other libraries, side by side
 	@$(PEERS)/bin/python benchmarks/peers/run.py

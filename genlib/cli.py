@@ -265,7 +265,9 @@ def bench_(
         int, typer.Option(help="Of each rung for its quality; 0 measures speed alone.", min=0)
     ] = 200,
     pairs: Annotated[int, typer.Option(help="Rounds of timing.", min=7)] = 7,
-    memory: Annotated[bool, typer.Option(help="Measure peak memory, a process for each.")] = False,
+    processes: Annotated[
+        bool, typer.Option(help="Start a process for each, for its first call and its memory.")
+    ] = False,
 ) -> None:
     """Time every way to the same images on this machine, and measure their quality."""
     import json
@@ -279,7 +281,9 @@ def bench_(
     def log(line: str) -> None:
         typer.echo(f"{time.perf_counter() - start:6.0f} s  {line}", err=True)
 
-    result = ladder.run(rungs.choose(methods), images=images, pairs=pairs, memory=memory, log=log)
+    result = ladder.run(
+        rungs.choose(methods), images=images, pairs=pairs, processes=processes, log=log
+    )
     result["seconds"] = round(time.perf_counter() - start, 1)
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     files.write_atomic(out, text.encode())

@@ -21,7 +21,7 @@ from genlib import bench, metrics, plot
 from genlib.data import fashion_mnist, scenes
 from genlib.models.judge import load_judge
 from genlib.models.scenes_judge import load_scenes_judge
-from genlib.rungs import BATCHES, SEED, TAGS, Built, Rung, available, peak_memory, prompts
+from genlib.rungs import BATCHES, SEED, TAGS, Built, Rung, alone, available, prompts
 
 SCHEMA = "genlib.ladder/1"
 FID_MARGIN, RIGHT_MARGIN = 1.10, -0.02
@@ -32,7 +32,7 @@ def run(
     *,
     images: int = 1000,
     pairs: int = bench.MIN_PAIRS,
-    memory: bool = True,
+    processes: bool = True,
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Climbs the ladder: times all rungs, then measures the quality of those that need it.
@@ -41,7 +41,7 @@ def run(
         some: rungs, slow paths among them; all unless given.
         images: of each rung for its quality, 2,048 at most; 0 measures none.
         pairs: rounds of timing.
-        memory: start a process for each rung that tells how much memory it took at most.
+        processes: start one for each rung, for its first call and the memory that it takes.
         log: takes a line of progress.
 
     Returns:
@@ -90,10 +90,10 @@ def run(
             result["rungs"][rung.name] = _row(rung, built[rung.name], times, limits)
         if images:
             result["floor"][panel] = _judge(panel, mine, built, images, result["rungs"], log)
-    if memory:
+    if processes:
         for rung in some:
-            result["rungs"][rung.name]["peak_megabytes"] = peak_memory(rung.name)
-            log(f"memory of {rung.name}")
+            result["rungs"][rung.name] |= alone(rung.name)
+            log(f"alone: {rung.name}")
     return result
 
 
@@ -110,7 +110,6 @@ def _row(
         "parameters": built.parameters,
         "bytes": built.bytes,
         "forwards": round(built.forwards, 1),
-        "first_call": [one.first_call, many.first_call],
         "latency": [one.median, *one.interval],
         "batch": most,
         "throughput": list(many.rate(most)),

@@ -47,7 +47,9 @@ def result():
     made = [(SLOW, tags[0], slow), ("fast", tags[0], real), ("others", tags[2], others)]
     made.append(("noise", tags[2], noise))
     lines = []
-    found = ladder.run([rung(*each) for each in made], images=200, memory=False, log=lines.append)
+    found = ladder.run(
+        [rung(*each) for each in made], images=200, processes=False, log=lines.append
+    )
     assert lines
     return found
 
@@ -144,3 +146,9 @@ def test_memory_is_that_of_the_process_itself_not_of_its_parent():
     assert 50 < child < own
     more = np.ones(2 * ballast.size)
     assert rungs.most_memory() >= max(own, more.nbytes / 2**20)
+
+
+def test_a_rung_that_climbs_alone_tells_its_first_call_and_its_memory():
+    found = rungs.alone("GAN: small, compiled")
+    assert found["first_call"] > 0
+    assert found["peak_megabytes"] > 50
