@@ -9,16 +9,13 @@ measured first, one request after another. Writes genlib/records/serving.json.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import httpx
-import numpy as np
 
-from genlib import records
-from genlib.speed.load import Load, offer, serving
+from genlib import pipeline, records
+from genlib.speed.load import Load, alone, offer, serving
 
-STEPS = 4  # of the flow
 SECONDS = 12.0  # of each load
 LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
 WITHIN = 1.0  # s; an image that comes later is worth nothing
@@ -27,17 +24,6 @@ SERVERS = {
     "naive": ("--max-batch", "1", "--max-wait", "0", "--max-queue", "100000", "--timeout", "600"),
     "batching": ("--max-batch", "4", "--max-queue", "8"),
 }
-
-
-def alone(url: str, n: int = 40) -> np.ndarray:
-    """Returns the seconds that requests take one after another, float `(n,)`."""
-    spent = []
-    for seed in range(n + 3):
-        start = time.perf_counter()
-        body = {"prompt": "a beautiful sunset over a calm sea", "seed": seed}
-        httpx.post(f"{url}/generate", json=body, timeout=60).raise_for_status()
-        spent.append(time.perf_counter() - start)
-    return np.array(spent[3:])
 
 
 def row(load: Load) -> dict[str, Any]:
@@ -56,10 +42,13 @@ def row(load: Load) -> dict[str, Any]:
 
 def main() -> None:
     """Measures, prints and writes the record."""
-    flow = ("--option", f"steps={STEPS}", "--cache-bytes", "0")
-    with serving(*SERVERS["naive"], *flow) as naive, serving(*SERVERS["batching"], *flow) as other:
+    fresh = ("--cache-bytes", "0")  # each request is drawn
+    with (
+        serving(*SERVERS["naive"], *fresh) as naive,
+        serving(*SERVERS["batching"], *fresh) as other,
+    ):
         seconds = alone(naive)
-        service, spread = float(np.median(seconds)), float(seconds.std() / seconds.mean())
+        service, spread = float(seconds.mean()), float(seconds.std() / seconds.mean())
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
         for seed, part in enumerate(LOADS):
             for name, url in zip(SERVERS, (naive, other), strict=True):
@@ -70,10 +59,10 @@ def main() -> None:
     records.save(
         "serving",
         {
-            "steps": STEPS,
+            "method": {"name": pipeline.DEFAULT, **pipeline.METHODS[pipeline.DEFAULT].options},
             "seconds": SECONDS,
             "within": WITHIN,
-            "alone": {"median": service, "variation": spread, "n": len(seconds)},
+            "alone": {"mean": service, "variation": spread, "n": len(seconds)},
             "arguments": {name: list(given) for name, given in SERVERS.items()},
             "servers": rows,
             "batches": batches,

@@ -27,7 +27,7 @@ from genlib.models.image_gpt import ImageGPT
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 from genlib.speed.batching import Batcher, Overloaded, round_up
-from genlib.speed.load import offer, serving
+from genlib.speed.load import alone, offer, serving
 
 
 def squares(items):
@@ -533,6 +533,12 @@ def test_a_load_arrives_at_its_rate_and_every_request_is_accounted_for(echo):
     few = [offer(echo, rate=0.1, seconds=0.2, seed=2).due for _ in range(2)]
     assert few[0].tolist() == few[1].tolist()
     assert len(few[0]) == 1
+
+
+def test_a_request_alone_takes_what_the_server_takes_and_a_failure_is_raised(echo):
+    assert (alone(echo, n=1, warmup=1) > 0.01).all()  # the first two are answered
+    with pytest.raises(httpx.HTTPStatusError):
+        alone(echo, n=3)
 
 
 def test_a_server_that_is_not_there_loses_all(echo):

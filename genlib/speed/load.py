@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import httpx
 import numpy as np
 
-MOST = 2000  # requests of one load
+MOST = 10_000  # requests of one load
+WISH = "a beautiful sunset over a calm sea"
 LOST = 0  # the status of a request that got no answer
 
 
@@ -131,6 +132,27 @@ async def _send(
             return time.perf_counter() - start - at, status
 
         return await asyncio.gather(*(one(*pair) for pair in zip(due, bodies, strict=True)))
+
+
+def alone(url: str, n: int = 40, warmup: int = 3) -> np.ndarray:
+    """Returns the seconds that requests take one after another, float `(n,)`.
+
+    Args:
+        url: of the server.
+        n: how many.
+        warmup: requests before them that are not counted.
+
+    Raises:
+        httpx.HTTPError: if a request fails.
+    """
+    spent = []
+    with httpx.Client(timeout=60, trust_env=False) as client:  # one connection, as in `offer`
+        for seed in range(warmup + n):
+            start = time.perf_counter()
+            body = {"prompt": WISH, "seed": seed}
+            client.post(f"{url}/generate", json=body).raise_for_status()
+            spent.append(time.perf_counter() - start)
+    return np.array(spent[warmup:])
 
 
 @contextlib.contextmanager
