@@ -215,7 +215,7 @@ class ShortcutTask(FitTask):
 
 
 class SmallShortcutTask(ShortcutTask):
-    """Trains a shortcut of half the teacher's blocks, which begins with every second of them."""
+    """Trains a shortcut of half the teacher's blocks; it begins as blocks from all its depth."""
 
     name = "flow-small"
 
