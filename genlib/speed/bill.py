@@ -239,7 +239,7 @@ def ways(
     options: dict[str, Any] | None = None,
     llama: LlamaCpp | None = None,
 ) -> dict[str, Way]:
-    """Returns the ways from the naive one to the fastest, each with one thing changed.
+    """Returns the ways from the naive one to the fastest.
 
     Args:
         llm: SmolLM2. `text.writer.load_reader().llm` is the one that the constrained way uses in
