@@ -1,8 +1,9 @@
 """Healing: a pruned generator learns to draw what its teacher draws.
 
 Teacher and student get the same latents, so the student knows for each latent the image that it
-should draw. The distance of pixels alone would teach it averages; a discriminator, which is new and
-learns beside it, sees to it that its images look like its teacher's and like real ones.
+should draw. The distance of pixels alone would teach it to leave out the details that it cannot
+place exactly; a discriminator, which is new and learns beside it, sees to it that its images look
+like its teacher's and like real ones.
 """
 
 from __future__ import annotations
