@@ -110,7 +110,7 @@ lint: $(VENV)/.lint ## check style, types and workflows
 
 # ---------------------------------------------------------------- the rest
 
-bench: $(VENV)/.base ## run the benchmarks and write benchmarks/*.json
+bench: $(VENV)/.base $(VENV)/.backends ## run the benchmarks and write benchmarks/*.json
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 	@echo "== the ladder" && $(BIN)/genlib bench --images 2048 --processes --out genlib/records/ladder.json
 
