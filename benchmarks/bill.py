@@ -2,17 +2,37 @@
 
     python benchmarks/bill.py [method]        # four minutes; writes genlib/records/bill.json
 
-`method` generates in the last way, one of `genlib methods`; the pipeline's own unless given.
+`method` generates in the last ways, a flow of `genlib methods`; the pipeline's own unless given.
+In the very last one it does so from one LiteRT file of integers, where that is installed.
 """
 
 import importlib.util
 import json
 import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 TOKENS = 48  # that the language model writes freely, at most
 PROMPTS = ("a boat on a calm lake at night", "a rainy dawn over the hills", "a schooner at dusk")
+
+
+def one_file(method: str, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Returns a flow and its decoder as one function, opened from a file of integers."""
+    from genlib import pipeline
+    from genlib.models.tokenizer import GRID
+    from genlib.speed import export
+
+    model, steps = pipeline.load(method), pipeline.METHODS[method].options["steps"]
+    noise = np.zeros((1, GRID, GRID, model.config.channels), np.float32)
+    embedded = np.zeros((1, model.config.text_width), np.float32)
+    whole = export.flow_function(model, pipeline.tokenizer().decoder, steps=steps)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.tflite")
+        export.to_litert(whole, path, int8=True, noise=noise, text=embedded)
+        return export.litert_session(path, threads)
 
 
 def main() -> None:
@@ -28,7 +48,8 @@ def main() -> None:
     llama = bill.LlamaCpp(threads) if importlib.util.find_spec("xllamacpp") else None
     options = {} if backend.name() == "torch" else {"xla": True}
     llm = text.writer.load_reader().llm
-    ways = bill.ways(llm, tokens=TOKENS, method=method, options=options, llama=llama)
+    file = one_file(method, threads) if importlib.util.find_spec("ai_edge_litert") else None
+    ways = bill.ways(llm, tokens=TOKENS, method=method, options=options, llama=llama, file=file)
 
     spent = {name: [] for name in ways}  # each paid run's stages, in the order of the runs
 

@@ -227,7 +227,7 @@ def _against(
 
 
 def fastest(result: Mapping[str, Any], slow: str, batch: int = 16, *, same: bool = False) -> str:
-    """Returns the fastest rung that is as good as a slow path, from what `run` returned.
+    """Returns the fastest rung that is shown to be as good as a slow path, from a result of `run`.
 
     Args:
         result: with quality.
@@ -238,7 +238,7 @@ def fastest(result: Mapping[str, Any], slow: str, batch: int = 16, *, same: bool
     panel = result["rungs"][slow]["panel"]
     good = {}
     for name, row in result["rungs"].items():
-        if row["panel"] != panel or not row["against"][slow]["within"]:
+        if row["panel"] != panel or not row["against"][slow]["shown"]:
             continue
         if same and not (row["like"] == slow and row["tag"] == TAGS[0]):
             continue

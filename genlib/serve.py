@@ -283,12 +283,26 @@ def run(host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
         ValueError: see `app`.
     """
     application = app(**options)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listening:
+    with listen(host, port) as listening:
         at = f"[{host}]" if ":" in host else host
         print(f"http://{at}:{listening.getsockname()[1]}", flush=True)
         config = uvicorn.Config(application, log_level="warning", access_log=False)
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a listening socket whose connections send at once.
+
+    An answer goes out in two parts, head and body. By Nagle's algorithm the second one would wait
+    until the first is acknowledged, which the other side puts off for 40 ms.
+
+    Raises:
+        OSError: if the port is taken, or may not be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    return listening
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

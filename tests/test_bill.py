@@ -163,7 +163,13 @@ def test_all_ways_make_a_png_and_those_that_write_freely_write_the_same():
         llm = text.writer.load_reader().llm
     except ImportError as error:
         pytest.skip(str(error))
-    found = bill.ways(llm, tokens=3)
+
+    def file(noise, embedded):
+        assert noise.shape == (1, 16, 16, 4)
+        assert embedded.shape == (1, 128)
+        return np.full((1, 64, 64, 3), 7, np.uint8)
+
+    found = bill.ways(llm, tokens=3, file=file)
     paid = {name: pay(way, "a boat at night") for name, way in found.items()}
     assert list(paid) == [
         "naive",
@@ -172,7 +178,9 @@ def test_all_ways_make_a_png_and_those_that_write_freely_write_the_same():
         "constrained",
         "looked up",
         "student",
+        "student, one file",
     ]
+    assert np.asarray(Image.open(io.BytesIO(paid["student, one file"].png))).min() == 7
     assert paid["naive"].description == paid["KV cache"].description
     assert paid["shared prefix"].description == paid["naive"].description
     assert paid["naive"].png == paid["KV cache"].png == paid["shared prefix"].png

@@ -496,6 +496,15 @@ def test_a_method_that_cannot_share_a_batch_or_an_unknown_option_is_refused(smal
         serve.app("flow")
 
 
+def test_connections_send_at_once():
+    with (
+        serve.listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 # ---------------------------------------------------------------- under load
 
 

@@ -24,8 +24,9 @@ from keras import ops
 from genlib import backend, pipeline, text, weights
 from genlib.files import to_png
 from genlib.models import llm as language
+from genlib.models import sampling
 from genlib.models.llm import LLM, State
-from genlib.models.tokenizer import load_tokenizer
+from genlib.models.tokenizer import GRID, load_tokenizer
 from genlib.models.transformer import empty_cache, rotation
 from genlib.text.teacher import SHIPPED, Teacher
 
@@ -238,6 +239,7 @@ def ways(
     method: str = pipeline.DEFAULT,
     options: dict[str, Any] | None = None,
     llama: LlamaCpp | None = None,
+    file: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, Way]:
     """Returns the ways from the naive one to the fastest.
 
@@ -248,6 +250,8 @@ def ways(
         method: that generates in the last way, one of `pipeline.METHODS`.
         options: of that method, beside its defaults, such as `{"xla": True}`.
         llama: llama.cpp; the way that needs it is left out if there is none.
+        file: the last way's generator and decoder in one, noise and text → images, as
+            `export.litert_session` opens it; the way that needs it is left out if there is none.
     """
     words, next_token = pipeline.load("image-gpt"), pipeline.METHODS["image-gpt"].options
     last, chosen = pipeline.load(method), {**pipeline.METHODS[method].options, **(options or {})}
@@ -293,17 +297,21 @@ def ways(
         writer = llama  # the type checker forgets inside the lambda that it is there
         ask = free(lambda prompt: writer(llm.tokenize(llm.chat(TASK + prompt)), tokens))
         found["llama.cpp"] = replace(kept, describe=ask)
-    return {
-        **found,
-        "constrained": chooses,
-        "looked up": remember(chooses),
-        "student": Way(
-            lambda prompt: text.describe(prompt)[0].text,
-            lambda said: text.encode([said]),
-            lambda embedded, seed: last.sample(embedded, seed, **chosen),
-            decode,
-        ),
-    }
+    student = Way(
+        lambda prompt: text.describe(prompt)[0].text,
+        lambda said: text.encode([said]),
+        lambda embedded, seed: last.sample(embedded, seed, **chosen),
+        decode,
+    )
+    found |= {"constrained": chooses, "looked up": remember(chooses), "student": student}
+    if file is not None:
+        run, shape = file, (GRID, GRID, last.config.channels)
+
+        def draw(embedded: np.ndarray, seed: int) -> np.ndarray:
+            return run(sampling.normals(1, shape, seed), embedded)
+
+        found["student, one file"] = replace(student, generate=draw, decode=lambda images: images)
+    return found
 
 
 # ---------------------------------------------------------------- fewer blocks, fewer bits
