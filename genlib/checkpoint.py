@@ -75,7 +75,7 @@ def read_run(folder: Path, recipes: Collection[str] | None = None) -> dict[str, 
     run = _read_json(folder / "run.json")
     if recipes is not None and run.get("recipe") not in recipes:
         raise RunError(
-            f"{folder} holds a run of {run.get('recipe')!r}, and wanted is {' or '.join(recipes)}."
+            f"{folder} holds a run of {run.get('recipe')!r}, not {' or '.join(recipes)}."
         )
     return run
 

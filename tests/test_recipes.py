@@ -114,5 +114,5 @@ def test_a_run_that_is_no_recipe_is_not_exported(tmp_path):
     with pytest.raises(checkpoint.RunError, match="'cake'"):
         recipes.export(tmp_path / "run", tmp_path / "w")
     checkpoint.open_run(tmp_path / "new", task("scenes-judge").describe())
-    with pytest.raises(FileNotFoundError, match="train it first"):
+    with pytest.raises(FileNotFoundError, match="Train it for one epoch first"):
         recipes.export(tmp_path / "new", tmp_path / "w")
