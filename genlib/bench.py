@@ -12,6 +12,7 @@ outside. Every record states the counts that were read back.
 
 from __future__ import annotations
 
+import ast
 import datetime
 import functools
 import gc
@@ -117,12 +118,20 @@ def format_seconds(seconds: float, low: float | None = None, high: float | None 
 
 
 class _Plain(str):
-    """Text that a notebook shows without quotation marks, as glue needs it."""
+    """Text that a notebook shows without quotation marks, as glue needs it.
+
+    MyST-NB reads a text that is a Python literal as one, so that 5,000 would become (5, 0). Such a
+    text keeps its quotation marks, which MyST-NB then takes away.
+    """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return str(self)
+        try:
+            read = str(ast.literal_eval(str(self)))
+        except (SyntaxError, ValueError):
+            return str(self)
+        return str(self) if read == self else super().__repr__()
 
 
 def glue(name: str, text: str) -> str:

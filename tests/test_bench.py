@@ -398,6 +398,12 @@ def test_in_a_notebook_glue_stores_the_text_without_quotation_marks(monkeypatch)
     assert options["metadata"]["scrapbook"]["name"] == "speed-up"
 
 
+@pytest.mark.parametrize("text", ["5,000", "2,048", "0.10", "7", "3.4× (3.1–3.8)", "None"])
+def test_what_is_glued_is_shown_as_it_is(text):
+    variables = pytest.importorskip("myst_nb.core.variables")
+    assert variables.format_plain_text(repr(bench._Plain(text)), "") == text
+
+
 # --- ceilings and the share of the limit --------------------------------------------------------
 
 
