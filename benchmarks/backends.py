@@ -1,9 +1,9 @@
 """The same samplers on TensorFlow, JAX and PyTorch: what compiling the loop gives on each.
 
-    python benchmarks/backends.py           # five minutes; writes genlib/records/backends.json
+    python benchmarks/backends.py           # seven minutes; writes genlib/records/backends.json
 
 Keras chooses its backend when it is imported, so each one runs in processes of its own, which take
-turns. Within a process the ways of a sampler alternate, and their ratios are of pairs.
+turns. Within a process the ways of a sampler alternate, so that their times are pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEPS = 8  # of the flow, unguided
 
 
 def measure() -> dict[str, Any]:
-    """Returns, for this process's backend, the ways of each sampler: seconds and ratios."""
+    """Returns, for this process's backend, the times of each sampler's ways, in seconds."""
     from genlib import backend, bench
 
     bench.fix_threads(min(2, bench.threads()["cores"]))
@@ -64,12 +64,8 @@ def measure() -> dict[str, Any]:
     for model, candidates in ways.items():
         made = bench.compare(candidates, warmup=1, min_seconds=0)
         found["models"][model] = {
-            way: {
-                "seconds": list(made.records[way].seconds),
-                "first_call": made.records[way].first_call,
-                "ratio": [ratio.ratio, ratio.low, ratio.high],
-            }
-            for way, ratio in made.ratios().items()
+            way: {"seconds": list(record.seconds), "first_call": record.first_call}
+            for way, record in made.records.items()
         }
     return found
 
