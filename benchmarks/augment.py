@@ -20,8 +20,9 @@ from genlib import records, train
 from genlib.data import captions
 from genlib.data.captions import ATTRIBUTES, Caption
 from genlib.metrics import wilson
-from genlib.recipes import Recipe
-from genlib.text import training, writer
+from genlib.train.tasks import Recipe
+from genlib.text import writer
+from genlib.train import text_student
 
 NAMES = tuple(ATTRIBUTES)
 SURE = 0.8  # how likely a meaning must be

@@ -41,7 +41,7 @@ def main() -> None:
 
     bench.fix_threads(min(2, bench.threads()["cores"]))
     from genlib import backend, pipeline, records, text
-    from genlib.speed import bill
+    from genlib.ladder import bill
 
     method = sys.argv[1] if len(sys.argv) > 1 else pipeline.DEFAULT
     threads = bench.threads()["cores"]

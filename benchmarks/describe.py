@@ -1,10 +1,10 @@
-"""How often does a description keep all that the wish names?
+"""How often does a description keep all that the prompt names?
 
     python benchmarks/describe.py           # half an hour on one core; most of it is free writing
 
-Wishes are captions, of which it is known what they name: in wordings that the student has trained
+Prompts are captions, of which it is known what they name: in wordings that the student has trained
 on, in wordings set aside (each phrase and template is new), English and Chinese. A description
-keeps a wish if it has the value of every attribute that the wish names. Writes
+keeps a prompt if it has the value of every attribute that the prompt names. Writes
 genlib/records/describe.json.
 """
 
@@ -20,11 +20,11 @@ from genlib.data.captions import ATTRIBUTES
 from genlib.metrics import wilson
 from genlib.text import describe, lexicon, writer
 
-N = 200  # wishes
+N = 200  # prompts
 NAMES = tuple(ATTRIBUTES)
 
 
-def wishes(n: int, language: str, wording: str) -> list[tuple[captions.Caption, np.ndarray]]:
+def prompts(n: int, language: str, wording: str) -> list[tuple[captions.Caption, np.ndarray]]:
     """Returns captions with the scenes that they tell of."""
     rng = np.random.default_rng(11)
     rows = scenes.combinations()[rng.integers(len(scenes.combinations()), size=n)]
@@ -32,7 +32,7 @@ def wishes(n: int, language: str, wording: str) -> list[tuple[captions.Caption, 
 
 
 def kept_by(method: str, said: captions.Caption, row: np.ndarray) -> list[bool]:
-    """Returns for each attribute that a wish names whether the description keeps it."""
+    """Returns for each attribute that a prompt names whether the description keeps it."""
     values = captions.indices(describe(said.text, method=method)[0].attributes)
     return [values[i] == row[i] for i, name in enumerate(NAMES) if name in said.named]
 
@@ -52,7 +52,7 @@ def kept_freely(said: captions.Caption, row: np.ndarray) -> list[bool]:
 
 
 def measure(keep: object, tried: list) -> dict[str, object]:
-    """Returns shares with 95 % intervals, and milliseconds for a wish."""
+    """Returns shares with 95 % intervals, and milliseconds for a prompt."""
     keep(*tried[0])  # models load, caches fill
     start = time.perf_counter()
     kept = [keep(*one) for one in tried]
@@ -63,7 +63,7 @@ def measure(keep: object, tried: list) -> dict[str, object]:
 
     flat = [k for one in kept for k in one]
     return {
-        "wishes": len(tried),
+        "prompts": len(tried),
         "every attribute": share(sum(map(all, kept)), len(kept)),
         "each attribute": share(sum(flat), len(flat)),
         "milliseconds": round(spent, 2),
@@ -74,7 +74,7 @@ def main() -> None:
     """Measures each way, and writes the record."""
     rows: dict[str, object] = {}
     for language, wording in (("en", "unseen"), ("en", "seen"), ("zh", "unseen"), ("zh", "seen")):
-        tried = wishes(N, language, wording)
+        tried = prompts(N, language, wording)
         ways = {"student": lambda *a: kept_by("student", *a)}
         if language == "en":
             ways["grammar"] = lambda *a: kept_by("grammar", *a)

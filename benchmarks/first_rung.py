@@ -13,7 +13,7 @@ import numpy as np
 from genlib import backend, bench, plot, pretrained
 from genlib.data import fashion_mnist
 from genlib.models import gan
-from genlib.models.judge import load_judge
+from genlib.pretrained import load_judge
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "book" / "_assets" / "images"

@@ -13,10 +13,12 @@ import argparse
 
 import numpy as np
 
-from genlib import improve, metrics, pipeline, recipes, records, text, train, weights
+from genlib import metrics, pipeline, records, text, train, weights
+from genlib.train import rejection, tasks
 from genlib.data import captions, scenes
-from genlib.models.scenes_judge import CRITIC, load_scenes_judge
-from genlib.models.tokenizer import load_tokenizer
+from genlib.models.judges import REWARD_MODEL
+from genlib.pretrained import load_scenes_judge
+from genlib.pretrained import load_tokenizer
 
 DRAWS = (1, 2, 4)
 SPLITS = ("validation", "held-out")
@@ -37,7 +39,7 @@ def gain(before: np.ndarray, after: np.ndarray) -> list[float]:
 
 def main(method: str, prompts: int, chosen: int, collected: int, epochs: int) -> None:
     """Measures one method."""
-    judge, critic, tokenizer = load_scenes_judge(), load_scenes_judge(CRITIC), load_tokenizer()
+    judge, critic, tokenizer = load_scenes_judge(), load_scenes_judge(REWARD_MODEL), load_tokenizer()
     options = dict(pipeline.METHODS[method].options)
 
     def sampler(model: object) -> improve.Sample:

@@ -25,7 +25,7 @@ def measure(threads: int) -> dict[str, object]:
     import torch
     import transformers
 
-    from genlib.models import llm as module
+    from genlib.text import llm as module
 
     torch.set_num_threads(threads)
     path = module._shipped()

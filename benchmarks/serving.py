@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from genlib import pipeline, records
-from genlib.speed.load import Load, alone, offer, serving
+from genlib.serve.load import Load, alone, offer, serving
 
 SECONDS = 12.0  # of each load
 LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)

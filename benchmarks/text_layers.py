@@ -20,7 +20,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from genlib import records
 from genlib.data import captions, scenes
-from genlib.models.llm import load_llm
+from genlib.text.llm import load_llm
 from genlib.text.student import load_student
 
 LAYERS = (0, 3, 6, 9, 12, 18, 24, 30)

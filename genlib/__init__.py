@@ -1,14 +1,15 @@
 """genlib: the library of the book *Image Generation at Speed*.
 
-Read it bottom-up, a room imports only from lower floors:
+Read it bottom-up, a room imports only from lower floors (`tests/test_floors.py` holds it so):
 
-* floor 0: `data`, `metrics`, `bench`, `plot`, `weights`, `backend` know arrays and files;
-* floor 1: `models` are networks and how to sample from them;
-* floor 2: `text` writes descriptions and reads them;
-* floor 3: `recipes` and `train` make weights, `quality` measures them, `improve` goes on;
-* floor 4: `pipeline` leads from a prompt to images;
-* floor 5: `speed` makes that faster, `ladder` measures all ways, `serve` offers one over HTTP;
-* floor 6: `cli` is what you type.
+* floor 1: `backend`, `files`, `metrics` know arrays, never a model;
+* floor 2: `data`, `weights`, `plot`: what goes in, what is kept, what is shown;
+* floor 3: `models` are networks and how to sample from them;
+* floor 4: `bench` times callables, `pretrained` loads weights, `text` writes and reads;
+* floor 5: `pipeline` leads from a prompt to images, `speed` makes that faster, `records` remember;
+* floor 6: `train` makes weights, `serve` offers images over HTTP;
+* floor 7: `ladder` times and judges every way to the same images;
+* floor 8: `cli` is what you type.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ __all__ = ["generate"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "generate":  # imported late: `import genlib` shall not wait for a framework
-        from genlib.pipeline import generate
+    if name == "generate":
+        from genlib.pipeline import generate  # late: importing a framework takes seconds
 
         return generate
     raise AttributeError(f"module 'genlib' has no attribute {name!r}")

@@ -120,6 +120,59 @@ def _vjp_torch(model: keras.Model, x: Tensor) -> tuple[Tensor, Pullback]:
     return y.detach(), pullback
 
 
+def gradients(
+    loss: Callable[[], Tensor], trainable: Sequence[Any], others: Sequence[Any] = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """Returns a loss and its gradients with respect to Keras variables.
+
+    Args:
+        loss: takes nothing, runs a model on what it closes over, returns a scalar.
+        trainable: the variables to differentiate by.
+        others: variables that `loss` updates, such as the seeds of random layers.
+
+    Returns:
+        The scalar, and one gradient for each trainable variable.
+
+    Example:
+        >>> x = keras.Variable(3.0)
+        >>> value, (slope,) = gradients(lambda: x * x, [x])
+        >>> float(value), float(slope)
+        (9.0, 6.0)
+    """
+    if name() == "jax":
+        return _gradients_jax(loss, list(trainable), list(others))
+    if name() == "torch":
+        import torch
+
+        with torch.enable_grad():
+            value = loss()
+        found = torch.autograd.grad(value, [v.value for v in trainable])
+        return value.detach(), list(found)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = loss()
+    return value, tape.gradient(value, [v.value for v in trainable])
+
+
+def _gradients_jax(
+    loss: Callable[[], Tensor], trainable: list[Any], others: list[Any]
+) -> tuple[Tensor, list[Tensor]]:
+    import jax
+
+    def pure(values: list[Tensor], rest: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        state = zip([*trainable, *others], [*values, *rest], strict=True)
+        with keras.StatelessScope(state_mapping=state) as scope:
+            value = loss()
+        return value, [scope.get_current_value(v) for v in others]
+
+    values, rest = [v.value for v in trainable], [v.value for v in others]
+    (value, updated), found = jax.value_and_grad(pure, has_aux=True)(values, rest)
+    for variable, new in zip(others, updated, strict=True):
+        variable.assign(new)
+    return value, found
+
+
 def compile_step(
     step: Callable[..., Any], variables: Sequence[Any] = (), *, xla: bool = False
 ) -> Callable[..., Any]:

@@ -17,6 +17,10 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a model; a stopped run
 app.add_typer(train_app, name="train")
 
 Seed = Annotated[int, typer.Option(help="Of weights, order and latents.", min=0)]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="Of the method, see genlib methods."),
+]
 Source = Annotated[
     str | None, typer.Option(help="Force a source of Fashion-MNIST: path, cache, debian, ….")
 ]
@@ -41,94 +45,44 @@ def train_gan(
     typer.echo(f"{data.label()}, from: {data.source}", err=True)
     config = GANConfig(network=network, step=step)  # type: ignore[arg-type]  # checked inside
     task = train.GANTask(data.train_images, config, seed=seed, data_label=data.label())
-    state = train.run(task, epochs, out)
-    losses = ", ".join(f"{name} {values[-1]:.3f}" for name, values in state.history.items())
+    _report(train.run(task, epochs, out), out)
+
+
+def _report(state: Any, out: Path) -> None:
+    """Says how a training ended, and what can be done with it."""
+    losses = ", ".join(f"{name} {values[-1]:.4f}" for name, values in state.history.items())
     typer.echo(
-        f"{state.epoch} epochs done; mean losses of the last: {losses}. Samples: {out}/samples"
+        f"{state.epoch} epochs done; mean losses of the last: {losses}. Samples: {out}/samples. "
+        f"genlib export {out} -o <weights> measures and writes them."
     )
 
 
-@train_app.command("judge")
-def train_judge(
-    out: Annotated[Path, typer.Option(help="The weights' file, without its ending.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 12,
-    seed: Seed = 0,
-    source: Source = None,
-) -> None:
-    """Train the frozen classifier whose features judge every generator."""
-    from genlib.data import fashion_mnist
-    from genlib.models.judge import save_judge
-    from genlib.models.judge import train_judge as train
-
-    data = fashion_mnist(source)
-    model, metrics = train(data, epochs=epochs, seed=seed, log=typer.echo)
-    save_judge(model, out, metrics)
-    typer.echo(f"{out}.safetensors: {metrics}")
-
-
-@train_app.command("gan-small")
-def train_gan_small(
-    out: Annotated[Path, typer.Option(help="The run's folder.")],
-    epochs: Annotated[int, typer.Option(help="Of 32,768 latents.", min=1)] = 8,
-    seed: Annotated[int, typer.Option(help="Of latents and order.", min=0)] = 0,
-    source: Source = None,
-) -> None:
-    """Prune the convolutional generator and heal it on its teacher's images."""
-    from genlib import train
-    from genlib.data import fashion_mnist
-    from genlib.speed.heal import HealTask
-
-    data = fashion_mnist(source)
-    task = HealTask(data.train_images, seed=seed, data_label=data.label())
-    state = train.run(task, epochs, out)
-    typer.echo(f"{state.epoch} epochs done. genlib export {out} -o <weights> writes them.")
-
-
-@train_app.command("vae")
-def train_vae(
-    out: Annotated[Path, typer.Option(help="The weights, without ending.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 40,
-    source: Source = None,
-) -> None:
-    """Train a VAE of Fashion-MNIST."""
-    from genlib import pretrained
-    from genlib.data import fashion_mnist
-
-    pretrained.train_vae(out, fashion_mnist(source), epochs=epochs)
-    typer.echo(f"{out}.safetensors")
-
-
 def _train_recipe(name: str, about: str) -> None:
-    """Adds `genlib train <name>` for a recipe of the text-to-image system."""
+    """Adds `genlib train <name>` for a recipe."""
 
     @train_app.command(name, help=f"{about}; the same command goes on with a stopped run.")
     def train_recipe(
         out: Annotated[Path, typer.Option(help="The run's folder.")],
         epochs: Annotated[
-            int | None, typer.Option(help="Of 8,192 images; the recipe's unless given.", min=1)
+            int | None, typer.Option(help="In all; the recipe's unless given.", min=1)
         ] = None,
         seed: Annotated[int | None, typer.Option(help="The recipe's unless given.", min=0)] = None,
+        source: Source = None,
     ) -> None:
-        from dataclasses import replace
+        from genlib import train
+        from genlib.train import registry
 
-        from genlib import recipes, train
-
-        kind = recipes.find(name)
-        options: dict[str, Any] = {} if seed is None else {"seed": seed}
-        task = kind(**options)
-        if epochs is not None:  # the fall of the learning rate is spread over the epochs
-            task = kind(recipe=replace(task.recipe, epochs=epochs), **options)
-        state = train.run(task, task.recipe.epochs, out)
-        typer.echo(
-            f"{state.epoch} epochs done; loss {state.history['loss'][-1]:.4f}. "
-            f"Samples: {out}/samples. genlib export {out} -o <weights> measures and writes them."
-        )
+        task, all_epochs = registry.make(name, epochs=epochs, seed=seed, source=source)
+        _report(train.run(task, all_epochs, out), out)
 
 
 for _name, _about in {
+    "judge": "Train the frozen classifier of Fashion-MNIST whose features judge generators",
+    "gan-small": "Prune the convolutional generator and heal it on its teacher's images",
+    "vae": "Train a VAE of Fashion-MNIST",
     "scenes-judge": "Train the judge that reads the attributes of Scenes",
-    "scenes-eye": "Train the smaller judge whose first layers teach the tokenizer",
-    "scenes-critic": "Train the judge that chooses among generated images",
+    "scenes-perceptual": "Train the smaller judge whose first layers teach the tokenizer",
+    "scenes-reward": "Train the judge that chooses among generated images",
     "tokenizer": "Train the tokenizer, 64×64 images to 16×16 codes",
     "image-gpt": "Train image GPT, which writes token after token",
     "coarse-to-fine": "Train coarse to fine, seven groups of tokens",
@@ -146,7 +100,7 @@ def train_text_teacher(
     out: Annotated[Path, typer.Option(help="The weights, without ending.")],
 ) -> None:
     """Fit the projection through which the language model reads; the student learns from it."""
-    from genlib.text.training import fit_teacher
+    from genlib.train.text_student import fit_teacher
 
     fit_teacher(out)
     typer.echo(f"{out}.safetensors")
@@ -184,23 +138,26 @@ def generate(
     ] = "student",
     steps: Annotated[int | None, typer.Option(help="Of the flow.")] = None,
     guidance: Annotated[float | None, typer.Option(help="1: none; more: stricter.")] = None,
+    xla: Annotated[bool, typer.Option("--xla", help="Compile with XLA (not on PyTorch).")] = False,
+    option: Options = None,
     best_of: Annotated[
-        int, typer.Option(min=1, help="Draw so many for each image; a critic keeps the best.")
+        int,
+        typer.Option(min=1, help="Draw so many for each image; the reward model keeps the best."),
     ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print a record with timings.")] = False,
 ) -> None:
-    """Generate images of what a prompt wishes for."""
+    """Generate images of what a prompt asks for."""
     import json
 
-    from genlib import pipeline
+    from genlib import pipeline, pretrained
 
     pipeline.check_out(out)  # before the work, not after it
-    given = {"steps": steps, "guidance": guidance}
+    given = {"steps": steps, "guidance": guidance, "xla": xla or None, **_options(option)}
     made = pipeline.generate(
         prompt,
         n,
         seed=seed,
-        method=method or pipeline.DEFAULT,
+        method=method or pretrained.DEFAULT,
         describe=describe,  # type: ignore[arg-type]  # checked inside
         best_of=best_of,
         **{name: value for name, value in given.items() if value is not None},
@@ -227,12 +184,12 @@ def generate(
 
 @app.command()
 def describe(
-    prompt: Annotated[str, typer.Argument(help="A short wish, in English or Chinese.")],
+    prompt: Annotated[str, typer.Argument(help="A short prompt, in English or Chinese.")],
     n: Annotated[int, typer.Option("-n", help="How many descriptions.", min=1)] = 4,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     writer: Annotated[str, typer.Option(help="student or llm.")] = "student",
 ) -> None:
-    """Complete a wish to full descriptions, as `genlib generate` does first."""
+    """Complete a prompt to full descriptions, as `genlib generate` does first."""
     from genlib import pipeline
 
     for line in pipeline.describe(prompt, n, seed, writer):  # type: ignore[arg-type]
@@ -242,16 +199,16 @@ def describe(
 @app.command()
 def methods() -> None:
     """List the ways from a prompt to images, with what was last recorded of them."""
-    from genlib import ladder, pipeline, records, rungs, weights
+    from genlib import ladder, pretrained, records, weights
 
     measured = records.load("ladder")
-    for name, method in pipeline.METHODS.items():
+    for name, method in pretrained.METHODS.items():
         options = ", ".join(f"{key} {value}" for key, value in method.options.items())
-        default = " (the default)" if name == pipeline.DEFAULT else ""
+        default = " (the default)" if name == pretrained.DEFAULT else ""
         typer.echo(f"{name}{default}: {method.about}\n    {options}")
         if method.weights not in weights.shipped():
             typer.echo(f"    no weights yet: genlib train {name}")
-        elif row := measured["rungs"].get(rungs.RECORDED.get(name, "")):
+        elif row := measured["rungs"].get(method.rung):
             typer.echo(f"    {ladder.describe(row)}")
 
 
@@ -273,7 +230,8 @@ def bench_(
     import json
     import time
 
-    from genlib import files, ladder, pipeline, rungs
+    from genlib import files, ladder, pipeline
+    from genlib.ladder import rungs
 
     pipeline.check_out(out.with_suffix(".png"))  # a place to write, before the work
     start = time.perf_counter()
@@ -294,12 +252,50 @@ def bench_(
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    method: Annotated[str, typer.Option(help="See genlib methods.")] = "",
+    describe: Annotated[
+        str, typer.Option(help="Who completes the prompts: student, llm or off.")
+    ] = "student",
+    max_batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
+    max_wait: Annotated[float, typer.Option(min=0, help="For company, s.")] = 0.005,
+    max_queue: Annotated[int, typer.Option(min=1, help="Images that wait.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0, help="Of a request, s.")] = 30.0,
+    cache_bytes: Annotated[int, typer.Option(min=0, help="0 keeps no images.")] = 16 * 2**20,
+    option: Options = None,
 ) -> None:
     """Serve images over HTTP, in batches: POST /generate, GET /health, GET /metrics."""
-    from genlib import serve as server
+    from genlib import pretrained
+    from genlib.serve import app as server
 
-    server.run(host, port)
+    server.run(
+        host,
+        port,
+        method=method or pretrained.DEFAULT,
+        describe=describe,
+        max_batch=max_batch,
+        max_wait=max_wait,
+        max_queue=max_queue,
+        timeout=timeout,
+        cache_bytes=cache_bytes,
+        **_options(option),
+    )
+
+
+def _options(pairs: list[str] | None) -> dict[str, Any]:
+    """Reads options of a method, such as `steps=4` or `xla=true`."""
+    import json
+
+    found: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--option {pair}: give NAME=VALUE, such as steps=4 or xla=true.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value  # a word, such as midpoint
+    return found
 
 
 @app.command()
@@ -309,23 +305,13 @@ def export(
     source: Source = None,
 ) -> None:
     """Write a run's model as float16 weights with a card that holds its measured quality."""
-    from genlib import checkpoint
+    from genlib.ladder import quality
+    from genlib.train import registry
+    from genlib.weights import checkpoint
 
     recipe = checkpoint.read_run(run)["recipe"]
-    if recipe in ("gan", "gan-small"):
-        from genlib import pretrained
-        from genlib.data import fashion_mnist
-        from genlib.speed import heal
-
-        write = pretrained.export_generator if recipe == "gan" else heal.export
-        card = write(run, out, fashion_mnist(source))
-        measured = card["metrics"]["scores"]
-    else:
-        from genlib import quality, recipes
-
-        card = recipes.export(run, out, quality.of(recipe))
-        measured = card["metrics"]
-    typer.echo(f"{out}.safetensors after {card['epochs']} epochs: {measured}")
+    card = registry.export(run, out, quality.of(recipe, source), source)
+    typer.echo(f"{out}.safetensors after {card['epochs']} epochs: {card['metrics']}")
 
 
 def main() -> Any:

@@ -14,6 +14,10 @@ import numpy as np
 from PIL import Image
 
 
+class DamagedFileError(ValueError):
+    """A file does not hold what its name or its header promises."""
+
+
 def to_png(image: np.ndarray, *, optimize: bool = False) -> bytes:
     """Returns an image as the bytes of a PNG file.
 

@@ -1,7 +1,7 @@
 """How good are generated images? Numbers with intervals, beside what real images would get.
 
 Every function takes arrays. Features are rows of numbers, one row an image, such as
-`genlib.models.judge.load_judge().features(images)` gives.
+`genlib.models.judges.load_judge().features(images)` gives.
 
 No number stands alone. Intervals hold with 95 % confidence, and `floor` tells what the same
 measure says of two disjoint sets of *real* images: no generator should be asked for less.

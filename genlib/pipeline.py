@@ -1,7 +1,7 @@
 """From a prompt to images: describe, encode, generate, decode.
 
-    wish ──describe──> descriptions ──encode──> embeddings ──generate──> codes ──decode──> images
-         (text room)                (text room)            (a model)          (tokenizer)
+    prompt ──describe──> descriptions ──encode──> embeddings ──generate──> codes ──decode──> images
+           (text room)                (text room)            (a model)          (tokenizer)
 
 Each stage is timed, because the book asks what it costs and what it buys.
 """
@@ -13,87 +13,27 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from genlib import files, plot, text, weights
+from genlib import files, plot, text
 from genlib.data import captions
-from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
-from genlib.models.flow import Flow, FlowConfig
-from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
-from genlib.models.tokenizer import Tokenizer, load_tokenizer
+from genlib.models.judges import REWARD_MODEL, ScenesJudge
+from genlib.models.sampling import Seed
+from genlib.models.tokenizer import Tokenizer
+from genlib.pretrained import (
+    DEFAULT,
+    load,
+    load_scenes_judge,
+    load_tokenizer,
+    method_options,
+)
 
+Sample = Callable[[np.ndarray, Seed], np.ndarray]  # embeddings (n, 128) and a seed to a grid
 Writer = Literal["student", "llm", "off"]
 MOST = 1024  # images of one call; more would fill the memory of a small machine
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way from text embeddings to codes or latents.
-
-    Attributes:
-        model: class of the model.
-        config: dataclass of its settings.
-        weights: name of its shipped weights, which is also the recipe's.
-        about: one line for `genlib methods`.
-        options: of `model.sample`, with their defaults.
-    """
-
-    model: Any
-    config: type
-    weights: str
-    about: str
-    options: Mapping[str, Any]
-
-
-METHODS: Mapping[str, Method] = {
-    "image-gpt": Method(
-        ImageGPT,
-        ImageGPTConfig,
-        "image-gpt",
-        "token after token, as a language model writes; 64 forwards of one token",
-        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5},
-    ),
-    "coarse-to-fine": Method(
-        CoarseToFine,
-        CoarseToFineConfig,
-        "coarse-to-fine",
-        "a thumbnail first, then all the rest in seven forwards",
-        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5},
-    ),
-    "flow": Method(
-        Flow,
-        FlowConfig,
-        "flow",
-        "noise that flows to the image in a number of steps, all of it at once",
-        {"steps": 16, "guidance": 3.0, "solver": "euler"},
-    ),
-    "flow-shortcut": Method(
-        Flow,
-        FlowConfig,
-        "flow-shortcut",
-        "the flow's student: its guided walk in four steps, two or one, each one forward",
-        {"steps": 4, "guidance": 1.0},
-    ),
-    "flow-small": Method(
-        Flow,
-        FlowConfig,
-        "flow-small",
-        "a student with half of the flow's blocks",
-        {"steps": 4, "guidance": 1.0},
-    ),
-    "image-gpt-student": Method(
-        ImageGPT,
-        ImageGPTConfig,
-        "image-gpt-student",
-        "two of image GPT's six blocks, taught by it; has learnt its guidance",
-        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.0},
-    ),
-}
-DEFAULT = "flow-shortcut"
 
 
 @dataclass(frozen=True)
@@ -115,33 +55,6 @@ class Generated:
     method: Mapping[str, Any] = field(default_factory=dict)
 
 
-@cache
-def load(method: str) -> Any:
-    """Returns a method's model with the shipped weights, loaded once.
-
-    Raises:
-        ValueError: if there is no such method.
-        FileNotFoundError: if its weights are not there.
-        WeightsError: if they are damaged, or were trained for another tokenizer.
-    """
-    if method not in METHODS:
-        raise ValueError(f"No method {method!r}. Choose one of {tuple(METHODS)}.")
-    m = METHODS[method]
-    model, card = weights.load_model(m.weights, (m.weights,), m.model, m.config)
-    if card.get("tokenizer") != tokenizer().fingerprint():
-        raise weights.WeightsError(
-            f"The weights {m.weights!r} were trained for tokenizer {card.get('tokenizer')}, and "
-            f"the one here is {tokenizer().fingerprint()}. Train the one or the other again."
-        )
-    return model
-
-
-@cache
-def tokenizer() -> Tokenizer:
-    """Returns the shipped tokenizer, loaded once."""
-    return load_tokenizer()
-
-
 def generate(
     prompt: str,
     n: int = 16,
@@ -152,7 +65,7 @@ def generate(
     best_of: int = 1,
     **options: Any,
 ) -> Generated:
-    """Generates images of what a prompt wishes for.
+    """Generates images of what a prompt asks for.
 
     The same arguments give the same images.
 
@@ -164,8 +77,8 @@ def generate(
         describe: who completes the prompt to one full description for each image: `"student"`,
             the small encoder, in milliseconds; `"llm"`, SmolLM2, in seconds; `"off"` gives the
             prompt to the generator as it is.
-        best_of: how many images to draw for each one that is returned. A critic chooses: a network
-            that reads from an image whether it shows its description (`genlib.improve`).
+        best_of: how many images to draw for each one that is returned. The reward model chooses: a
+            network that reads from an image whether it shows its description (`best_of`).
         **options: of the method, see `METHODS[method].options`.
 
     Returns:
@@ -183,36 +96,45 @@ def generate(
     if best_of < 1 or (best_of > 1 and describe == "off"):
         raise ValueError(
             f"best_of = {best_of}, describe = {describe!r}: give at least 1; above 1, somebody has "
-            "to describe the image, or the critic has nothing to compare it with."
+            "to describe the image, or the reward model has nothing to compare it with."
         )
-    model, chosen = load(method), METHODS[method].options
-    unknown = set(options) - set(chosen)
-    if unknown:
-        raise ValueError(f"{method} has no option {sorted(unknown)}; it has {sorted(chosen)}.")
-    chosen = {**chosen, **options}
+    chosen = method_options(method, options)
+    model, tokenizer = load(method), load_tokenizer()
     clock = _Clock()
 
     written = clock("describe", complete, prompt, n, seed, describe)
     descriptions = tuple(d.text for d in written)
     embedded = clock("encode", encode, descriptions)
-    images, scores = np.empty(0), np.full(n, -np.inf)
-    for turn in range(best_of):
-        grid = clock("generate", model.sample, embedded, seed + turn, **chosen)
-        drawn = clock("decode", tokenizer().decode, grid)
-        if best_of == 1:
-            images = drawn
-        else:
-            found = clock("choose", _score, drawn, written)
-            better = found > scores
-            images = np.where(better[:, None, None, None], drawn, images if turn else drawn)
-            scores = np.maximum(found, scores)
+
+    def sample(embedded: np.ndarray, seed: Seed) -> np.ndarray:
+        return model.sample(embedded, seed, **chosen)
+
+    if best_of == 1:
+        images = clock("decode", tokenizer.decode, clock("generate", sample, embedded, seed))
+    else:
+        images = _choose(best_of, sample, tokenizer, written, embedded, seed, clock)
     notes = tuple(dict.fromkeys(d.understood for d in written if d.understood))
     used = {"method": method, **({"best_of": best_of} if best_of > 1 else {}), **chosen}
     return Generated(images, descriptions, notes, clock.spent, used)
 
 
+def _choose(
+    n: int,
+    sample: Sample,
+    tokenizer: Tokenizer,
+    written: Sequence[text.Description],
+    embedded: np.ndarray,
+    seed: int,
+    clock: _Clock,
+) -> np.ndarray:
+    asked = np.array([captions.indices(d.attributes) for d in written])
+    reward_model = load_scenes_judge(REWARD_MODEL)
+    found = best_of(n, sample, tokenizer, reward_model, asked, seed, embedded=embedded, timed=clock)
+    return found[1]
+
+
 def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student") -> list[str]:
-    """Returns `n` full descriptions of what a prompt wishes for, as `generate` uses them.
+    """Returns `n` full descriptions of what a prompt asks for, as `generate` uses them.
 
     Raises:
         ValueError: if the prompt is empty, or an argument is out of range or unknown.
@@ -262,7 +184,7 @@ def save(made: Generated, out: str | Path) -> None:
 
 
 def check(prompt: str, n: int, seed: int) -> None:
-    """Makes sure that a wish can be fulfilled.
+    """Makes sure that a prompt can be drawn.
 
     Raises:
         TypeError: if the prompt is no text.
@@ -279,6 +201,8 @@ def check(prompt: str, n: int, seed: int) -> None:
 
 
 class _Clock:
+    """Calls functions, and adds up the milliseconds of each stage."""
+
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
 
@@ -302,16 +226,81 @@ def complete(prompt: str, n: int, seed: int, writer: Writer) -> list[text.Descri
     return text.describe(prompt, n, seed, method="grammar" if writer == "llm" else "student")
 
 
-def _score(images: np.ndarray, written: Sequence[text.Description]) -> np.ndarray:
-    from genlib import improve  # training, which most calls do not need
-    from genlib.models.scenes_judge import CRITIC, load_scenes_judge
-
-    asked = np.array([captions.indices(d.attributes) for d in written])
-    return improve.agreement(load_scenes_judge(CRITIC), images, asked)
-
-
 def encode(descriptions: tuple[str, ...]) -> np.ndarray:
     """Embeds descriptions, each different one once: float32 `(n, 128)`."""
     different = list(dict.fromkeys(descriptions))
     rows = dict(zip(different, text.encode(different), strict=True))
     return np.stack([rows[d] for d in descriptions])
+
+
+def agreement(reward_model: ScenesJudge, images: np.ndarray, attributes: np.ndarray) -> np.ndarray:
+    """Returns how well images show what was asked for.
+
+    Args:
+        reward_model: reads attributes.
+        images: uint8 `(n, 64, 64, 3)`.
+        attributes: what was asked for, int `(n, 5)`, as `genlib.data.scenes` numbers it.
+
+    Returns:
+        float64 `(n,)`: the logarithm of the probability that all five are there, by that model.
+    """
+    rows = np.arange(len(images))
+    parts = reward_model.probabilities(images)
+    shares = [part[rows, attributes[:, i]] for i, part in enumerate(parts)]
+    return np.log(np.maximum(np.stack(shares, 1).astype(np.float64), 1e-12)).sum(1)
+
+
+def _untimed(_: str, run: Callable[..., Any], *arguments: Any) -> Any:
+    return run(*arguments)
+
+
+def best_of(
+    n: int,
+    sample: Sample,
+    tokenizer: Tokenizer,
+    reward_model: ScenesJudge,
+    attributes: np.ndarray,
+    seed: int = 0,
+    *,
+    embedded: np.ndarray | None = None,
+    timed: Callable[..., Any] = _untimed,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws `n` images for each description, and keeps the one that the reward model likes best.
+
+    The reward model is not the judge that measures the result: who selects by the measure improves
+    the measure, whatever the images.
+
+    Args:
+        n: how many to draw, at least 1.
+        sample: embeddings and a seed to codes or latents.
+        tokenizer: decodes them.
+        reward_model: chooses.
+        attributes: of the descriptions, int `(m, 5)`.
+        seed: of the first draw; draw `t` after it has the streams `(seed, t)` of its own.
+        embedded: of the descriptions, float32 `(m, 128)`; those of the full captions unless given.
+        timed: calls a stage's function by its name, as `generate` does to time it.
+
+    Returns:
+        The kept grids `(m, 16, 16[, channels])`, their images, uint8 `(m, 64, 64, 3)`, and their
+        agreement `(m,)`.
+
+    Raises:
+        ValueError: if `n` is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n = {n}; draw at least 1 image for each description.")
+    if embedded is None:
+        embedded = text.encode([captions.full(row) for row in attributes])
+    kept: list[np.ndarray] = []
+    for turn in range(n):
+        grids = timed("generate", sample, embedded, (seed, turn) if turn else seed)
+        images = timed("decode", tokenizer.decode, grids)
+        scores = timed("choose", agreement, reward_model, images, attributes)
+        drawn = [np.array(grids), np.array(images), scores]  # copies, which may be written into
+        if kept:
+            better = scores > kept[2]
+            for old, new in zip(kept, drawn, strict=True):
+                old[better] = new[better]
+        else:
+            kept = drawn
+    return kept[0], kept[1], kept[2]

@@ -1,24 +1,208 @@
-"""Generators that need no training: from a run, or from the weights that come with genlib."""
+"""Everything that is loaded, not trained: `METHODS`, and one loader for each kind of weight.
+
+What is loaded here is shared and frozen: each loader keeps what it loaded, so nobody waits twice.
+Whoever wants to change a network (train, prune or quantize it) makes a copy first; the loaders of
+the Fashion-MNIST generators, which chapters take apart, give a new one each time.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from genlib import bench, checkpoint, metrics, train, weights
-from genlib.data import FashionMNIST, to_float
+from genlib import weights
 from genlib.models import gan
-from genlib.models.judge import Judge, load_judge
+from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
+from genlib.models.flow import Flow, FlowConfig
+from genlib.models.gan import GAN, GANConfig
+from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
+from genlib.models.judges import (
+    FASHION_JUDGE,
+    SCENES_JUDGE,
+    Judge,
+    JudgeConfig,
+    ScenesJudge,
+    build_judge,
+)
+from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.vae import VAE, VAEConfig
-from genlib.speed import prune
+from genlib.weights import checkpoint
 
-TRAIN_IMAGES = 12_000  # among which the nearest neighbour is sought: seconds, not minutes
+# --- from a prompt to images --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way from text embeddings to codes or latents.
+
+    Attributes:
+        model: class of the model.
+        config: dataclass of its settings.
+        weights: name of its shipped weights, which is also the recipe's.
+        about: one line for `genlib methods`.
+        options: of `model.sample`, with their defaults.
+        rung: of the ladder that runs it so, for what was last recorded of it.
+    """
+
+    model: Any
+    config: type
+    weights: str
+    about: str
+    options: Mapping[str, Any]
+    rung: str
+
+
+METHODS: Mapping[str, Method] = {
+    "image-gpt": Method(
+        ImageGPT,
+        ImageGPTConfig,
+        "image-gpt",
+        "token after token, as a language model writes; 64 forwards of one token",
+        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5, "xla": False},
+        "image GPT: KV cache, XLA",
+    ),
+    "coarse-to-fine": Method(
+        CoarseToFine,
+        CoarseToFineConfig,
+        "coarse-to-fine",
+        "a thumbnail first, then all the rest in seven forwards",
+        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5, "xla": False},
+        "coarse to fine",
+    ),
+    "flow": Method(
+        Flow,
+        FlowConfig,
+        "flow",
+        "noise that flows to the image in a number of steps, all of it at once",
+        {"steps": 16, "guidance": 3.0, "solver": "euler", "xla": False},
+        "flow: 16 steps",
+    ),
+    "flow-shortcut": Method(
+        Flow,
+        FlowConfig,
+        "flow-shortcut",
+        "the flow's student: its guided walk in four steps, two or one, each one forward",
+        {"steps": 4, "guidance": 1.0, "xla": False},
+        "flow: shortcut, 4 steps",
+    ),
+    "flow-small": Method(
+        Flow,
+        FlowConfig,
+        "flow-small",
+        "a student with half of the flow's blocks",
+        {"steps": 4, "guidance": 1.0, "xla": False},
+        "flow: small shortcut, 4 steps",
+    ),
+    "image-gpt-student": Method(
+        ImageGPT,
+        ImageGPTConfig,
+        "image-gpt-student",
+        "two of image GPT's six blocks, taught by it; has learnt its guidance",
+        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.0, "xla": False},
+        "image GPT: distilled, 2 blocks",
+    ),
+}
+
+
+DEFAULT = "flow-shortcut"
+
+
+def method_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a method's options, with the given ones in place of their defaults.
+
+    Raises:
+        ValueError: if there is no such method, or it has no such option.
+    """
+    if method not in METHODS:
+        raise ValueError(f"No method {method!r}. Choose one of {tuple(METHODS)}.")
+    known = METHODS[method].options
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"{method} has no option {unknown}; it has {sorted(known)}.")
+    return {**known, **given}
+
+
+@cache
+def load(method: str) -> Any:
+    """Returns a method's model with the shipped weights, loaded once.
+
+    Raises:
+        ValueError: if there is no such method.
+        FileNotFoundError: if its weights are not there.
+        WeightsError: if they are damaged, or were trained for another tokenizer.
+    """
+    if method not in METHODS:
+        raise ValueError(f"No method {method!r}. Choose one of {tuple(METHODS)}.")
+    m = METHODS[method]
+    model, card = weights.load_model(m.weights, (m.weights,), m.model, m.config)
+    if card.get("tokenizer") != load_tokenizer().fingerprint():
+        raise weights.WeightsError(
+            f"The weights {m.weights!r} were trained for tokenizer {card.get('tokenizer')}, and "
+            f"the one here is {load_tokenizer().fingerprint()}. Train the one or the other again."
+        )
+    return model
+
+
+@cache
+def load_tokenizer(path: str | Path = "tokenizer") -> Tokenizer:
+    """Returns the tokenizer, from the shipped weights unless told otherwise; loaded once.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        WeightsError: if they are damaged or those of another model.
+    """
+    return weights.load_model(path, ("tokenizer",), Tokenizer, TokenizerConfig)[0]
+
+
+# --- judges -------------------------------------------------------------------------------------
+
+
+@cache
+def load_judge(path: str | Path = FASHION_JUDGE) -> Judge:
+    """Returns the frozen judge of Fashion-MNIST, loaded once.
+
+    Args:
+        path: its weights; the shipped ones unless told otherwise.
+
+    Returns:
+        The judge, with the card of its weights as `card`.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        WeightsError: if they are damaged or those of another model.
+
+    Example:
+        >>> judge = load_judge()
+        >>> judge.probabilities(np.zeros((3, 28, 28, 1), np.uint8)).shape
+        (3, 10)
+    """
+    arrays, card = weights.load(path)
+    model = build_judge()
+    weights.assign(model, arrays)
+    return Judge(model, card)
+
+
+@cache
+def load_scenes_judge(path: str | Path = SCENES_JUDGE) -> ScenesJudge:
+    """Returns the frozen judge of Scenes, loaded once.
+
+    Args:
+        path: of its weights; `PERCEPTUAL_NETWORK` and `REWARD_MODEL` (`genlib.models.judges`) name
+            the two other networks of its kind.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        WeightsError: if they are damaged or those of another model.
+    """
+    recipes = ("scenes-judge", "scenes-perceptual", "scenes-reward")
+    return weights.load_model(path, recipes, ScenesJudge, JudgeConfig)[0]
+
+
+# --- Fashion-MNIST ------------------------------------------------------------------------------
 
 
 def load_generator(name: str | Path) -> tuple[keras.Model, dict[str, Any]]:
@@ -42,63 +226,18 @@ def load_generator(name: str | Path) -> tuple[keras.Model, dict[str, Any]]:
         (4, 28, 28, 1)
     """
     if Path(name).is_dir():
-        return train.load_gan(name).generator, checkpoint.read_run(Path(name))
+        return load_gan(name).generator, checkpoint.read_run(Path(name))
     arrays, card = weights.load(name)
     if card.get("recipe") == "gan":
         generator = gan.build_generator(card["config"]["network"])
-    elif card.get("recipe") == "gan-small":  # made by genlib.speed.heal
-        generator = prune.build_narrow(card["config"]["groups"])
+    elif card.get("recipe") == "gan-small":  # made by genlib.train.heal
+        generator = gan.build_narrow(card["config"]["groups"])
     else:
         raise weights.WeightsError(
             f"{name} holds weights of {card.get('recipe')!r}, not of a GAN's generator."
         )
     weights.assign(generator, arrays)
     return generator, card
-
-
-def export_generator(run: str | Path, path: str | Path, data: FashionMNIST) -> dict[str, Any]:
-    """Writes a run's generator as float16 weights, with a card that holds its measured quality.
-
-    Args:
-        run: the folder of a trained run.
-        path: of the weights, without ending.
-        data: the images that it was trained on; its test images are the measure.
-
-    Returns:
-        The card.
-
-    Raises:
-        FileNotFoundError, RunError, WeightsError: as `train.load_gan`.
-        OSError: if the weights cannot be written.
-    """
-    description = checkpoint.read_run(Path(run))
-    model = train.load_gan(run)
-    state = checkpoint.restore(Path(run), model.variables())
-    card = {
-        **description,
-        "config": asdict(model.config),
-        "epochs": state.epoch,
-        "hours": round(state.seconds / 3600, 3),
-        "hardware": bench.environment(),
-        "metrics": plain(evaluate(model.generator, data, load_judge())),
-    }
-    weights.save(path, weights.model_arrays(model.generator, "float16"), card)
-    return card
-
-
-def evaluate(
-    generator: Any, data: FashionMNIST, judge: Judge, n: int = 1000, seed: int = 1
-) -> metrics.Report:
-    """Measures a generator against test images, which neither it nor the judge was trained on.
-
-    Args:
-        generator: latents `(batch, 100)` → images in [-1, 1].
-        data: real images. Nearness is measured to `TRAIN_IMAGES` of its training images.
-        judge: whose features compare images.
-        n: generated images; twice as many test images are used, for the floor.
-        seed: of the latents.
-    """
-    return _report(gan.sample(generator, n, seed), data, judge)
 
 
 def load_vae(name: str | Path = "vae-fashion") -> tuple[VAE, dict[str, Any]]:
@@ -118,72 +257,16 @@ def load_vae(name: str | Path = "vae-fashion") -> tuple[VAE, dict[str, Any]]:
     return weights.load_model(name, ("vae",), VAE, VAEConfig)
 
 
-def train_vae(
-    path: str | Path,
-    data: FashionMNIST,
-    config: VAEConfig | None = None,
-    *,
-    epochs: int = 40,
-    batch_size: int = 128,
-    log: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Trains a VAE with Adam, and writes it as float16 weights with a card of its quality.
-
-    The learning rate falls along a half cosine from 1e-3 to zero.
-
-    Args:
-        path: of the weights, without ending.
-        data: its training images are learnt, its test images are the measure.
-        config: shape, weight of the KL term and seed.
-        epochs: passes over the training images, at least 1.
-        batch_size: images per step.
-        log: called with one line after each epoch.
-
-    Returns:
-        The card.
+def load_gan(folder: str | Path) -> GAN:
+    """Loads the GAN of a run as its last checkpoint has it.
 
     Raises:
-        ValueError: if `epochs` is not positive.
-        OSError: if the weights cannot be written.
+        FileNotFoundError: if the folder holds no run, or the run has no checkpoint yet.
+        RunError: if the run trains something else, or is damaged.
+        WeightsError: if the checkpoint is damaged.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs={epochs}: training takes at least 1.")
-    start, vae = time.perf_counter(), VAE(config)
-    images, rng = to_float(data.train_images), np.random.default_rng(vae.config.seed)
-    steps = epochs * -(-len(images) // batch_size)
-    vae.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, steps)))
-    for epoch in range(epochs):
-        shuffled = images[rng.permutation(len(images))]  # Keras would draw it from global state
-        logs = vae.fit(shuffled, batch_size=batch_size, shuffle=False, verbose=0).history
-        if log is not None:
-            log(f"epoch {epoch + 1}/{epochs}: -ELBO {logs['loss'][-1]:.1f} nats an image")
-    weights.assign(vae, weights.model_arrays(vae, "float16"))  # measure what is written
-    card = {
-        "recipe": "vae",
-        "config": {**asdict(vae.config), "widths": list(vae.config.widths)},
-        "seed": vae.config.seed,
-        "data": f"{data.label()}, {len(images)} images",
-        "epochs": epochs,
-        "hours": round((time.perf_counter() - start) / 3600, 3),
-        "hardware": bench.environment(),
-        "metrics": plain(_report(vae.sample(1000, seed=1), data, load_judge())),
-    }
-    weights.save(path, weights.model_arrays(vae, "float16"), card)
-    return card
-
-
-def _report(images: np.ndarray, data: FashionMNIST, judge: Judge) -> metrics.Report:
-    return metrics.report(
-        judge.features(data.test_images[: 2 * len(images)]),
-        judge.features(images),
-        train=judge.features(data.train_images[:TRAIN_IMAGES]),
-    )
-
-
-def plain(report: metrics.Report) -> dict[str, Any]:
-    """Returns a report as JSON can hold it: `[value, low, high]` for each score and its floor."""
-    parts = {"scores": report.scores, "floor": report.floor}
-    return {"n": report.n} | {
-        part: {name: [e.value, e.low, e.high] for name, e in estimates.items()}
-        for part, estimates in parts.items()
-    }
+    folder = Path(folder)
+    description = checkpoint.read_run(folder, ("gan",))
+    gan = GAN(GANConfig(**description["config"]), description["seed"])
+    checkpoint.restore_trained(folder, gan.variables())
+    return gan

@@ -41,7 +41,7 @@ def write_run(folder: Path) -> None:
     from genlib import plot
     from genlib.data import fashion_mnist
     from genlib.models.gan import GANConfig
-    from genlib.train import GANTask
+    from genlib.train.gan import GANTask
 
     task = GANTask(fashion_mnist().train_images, GANConfig(step="two-stage"), seed=0)
     writer = tf.summary.create_file_writer(str(folder / "two-stage"))

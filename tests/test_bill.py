@@ -11,10 +11,10 @@ from PIL import Image
 
 from genlib import text
 from genlib.files import to_png
-from genlib.models.llm import LLM
+from genlib.text.llm import LLM
 from genlib.models.transformer import Transformer, TransformerConfig
-from genlib.speed import bill
-from genlib.speed.bill import STAGES, Way, pay
+from genlib.ladder import bill
+from genlib.ladder.bill import STAGES, Way, pay
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzADEIKNST<|>_ \n,.?"
 

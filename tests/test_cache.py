@@ -11,16 +11,9 @@ from genlib.data import captions
 from genlib.models import sampling
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.transformer import TransformerConfig
-from genlib.speed.cache import (
-    Asked,
-    ExactCache,
-    SemanticCache,
-    is_wrong,
-    paraphrases,
-    replay,
-    resume,
-    zipf_stream,
-)
+from genlib.models.flow import resume
+from genlib.serve.cache import ExactCache, SemanticCache
+from genlib.serve.load import Asked, is_wrong, paraphrases, replay, zipf_stream
 
 
 def test_what_was_not_used_for_longest_goes_first():

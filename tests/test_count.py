@@ -10,11 +10,11 @@ from genlib.models import coarse_to_fine as ctf
 from genlib.models import gan
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
-from genlib.models.image_gpt import LENGTH, ImageGPT, ImageGPTConfig
+from genlib.models.image_gpt import ImageGPT, ImageGPTConfig, LENGTH
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
-from genlib.speed import count
-from genlib.speed.count import Work
+from genlib.bench import count
+from genlib.bench.count import Work
 
 SHAPE = TransformerConfig(2, 48, heads=6, kv_heads=2, hidden=80)
 TEXT = 16
@@ -164,7 +164,7 @@ def test_the_speller():
     model = ImageGPT(ImageGPTConfig(SHAPE, text_width=TEXT))
 
     def draw(y, uniform):
-        return model.speller.pick(y, uniform, guidance=2.0)
+        return model.letters.pick(y, uniform, guidance=2.0)
 
     work = count.spelling(48, tokens=10, alphabet=64, copies=2)
     assert_counts(work, draw, normal(4, 5, 48), np.full((2, 5, 8), 0.5, np.float32))
@@ -177,7 +177,7 @@ def test_textbook_images_of_image_gpt(guidance):
     tokens = ops.zeros((sequences, LENGTH, 8), "int32")
 
     def one_token(text, uniform):
-        return model.speller.pick(model.states(text, tokens)[:, :1], uniform, guidance)
+        return model.letters.pick(model.states(text, tokens)[:, :1], uniform, guidance)
 
     work = count.image_gpt(config, 3, cached=False, guidance=guidance)
     one = Work(work.flops // LENGTH, 1)

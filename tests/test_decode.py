@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genlib.models import image_gpt, speller
+from genlib.models import image_gpt, letters
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.transformer import TransformerConfig
 from genlib.speed import decode
@@ -61,7 +61,7 @@ def test_speculation_draws_each_letter_as_often_as_the_target_does(short, ahead)
     fast = Speculator(target, draft, ahead=ahead).sample(text, seed=5)
     slow = target.sample(text, seed=6)
     assert 1 < fast.tokens_per_round < ahead + 1  # the draft is believed at times, not always
-    one, other = (speller.spell(codes, 2) for codes in (fast.codes, slow))
+    one, other = (letters.spell(codes, 2) for codes in (fast.codes, slow))
     # Pairs of letters across the border of tokens and inside them.
     worst = 1.0
     for a, b in itertools.pairwise(range(32)):
@@ -79,7 +79,7 @@ def test_a_wrong_rule_would_be_caught_by_that_test(short, monkeypatch):
     n = 300
     text = np.repeat(TEXT[:1], n, axis=0)
     made = Speculator(target, draft, ahead=3).sample(text, seed=5)
-    one, other = (speller.spell(c, 2).reshape(n, -1) for c in (made.codes, target.sample(text, 6)))
+    one, other = (letters.spell(c, 2).reshape(n, -1) for c in (made.codes, target.sample(text, 6)))
     p = [
         stats.chi2_contingency(
             np.array([np.bincount(z[:, i], minlength=2) + 1 for z in (one, other)])

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genlib import backend, recipes
+from genlib import backend
+from genlib.train import tasks
 from genlib.models.flow import Flow, FlowConfig, forwards
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
-from genlib.speed import distill
+from genlib.train import distill
 
 SHAPE = TransformerConfig(2, 16, heads=2, kv_heads=2, hidden=16, modulated=True)
 CONFIG = FlowConfig(SHAPE, channels=2, text_width=8)

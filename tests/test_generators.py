@@ -10,7 +10,7 @@ from genlib.models import coarse_to_fine, sampling
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig, finest, pyramid
 from genlib.models.flow import Flow, FlowConfig, interpolate
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
-from genlib.models.speller import Speller, spell, unspell
+from genlib.models.letters import Letters, spell, unspell
 from genlib.models.tokenizer import latents_to_codes
 from genlib.models.transformer import TransformerConfig
 
@@ -188,13 +188,13 @@ def likelihoods(speller, y):
 
 
 def test_all_words_add_up_to_one():
-    speller = Speller(3, letters=2, width=8, seed=0)
+    speller = Letters(3, letters=2, width=8, seed=0)
     y = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
     assert likelihoods(speller, y).sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_drawn_words_follow_their_probability():
-    speller, n = Speller(3, letters=2, width=8, seed=0), 20_000
+    speller, n = Letters(3, letters=2, width=8, seed=0), 20_000
     y = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
     uniform = np.random.default_rng(1).random((n, 1, 2), dtype=np.float32)
     drawn = keras.ops.convert_to_numpy(speller.pick(np.repeat(y[None], n, axis=0), uniform))

@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from genlib.data.idx import DamagedFileError
-from genlib.models import gguf
+from genlib.files import DamagedFileError
+from genlib.text import gguf
 
 
 def text(value: str) -> bytes:

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genlib import backend, checkpoint, metrics, pretrained, train, weights
+from genlib import backend, metrics, pretrained, train, weights
+from genlib.weights import checkpoint
 from genlib.data import fashion_mnist
 from genlib.models import gan
-from genlib.models.judge import load_judge
-from genlib.speed import heal
+from genlib.pretrained import load_judge
+from genlib.train import heal
 
 CONFIG = heal.HealConfig(groups=(2, 2, 2), batch_size=8, steps=100)
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from genlib import improve, recipes, train
+from genlib import train
+from genlib.train import rejection, tasks
 from genlib.data import scenes
 from genlib.models.image_gpt import ImageGPTConfig
-from genlib.models.scenes_judge import ScenesJudge
+from genlib.models.judges import ScenesJudge
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 

@@ -5,7 +5,9 @@ import pytest
 
 from genlib.data import fashion_mnist
 from genlib.data.fashion import FashionMNIST
-from genlib.models.judge import build_judge, load_judge, save_judge, train_judge
+from genlib.models.judges import build_judge
+from genlib.pretrained import load_judge
+from genlib.train.judges import save_judge, train_judge
 from genlib.weights import SHIPPED, WeightsError, save
 
 

@@ -8,11 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from genlib import ladder, rungs
+from genlib import ladder
+from genlib.ladder import rungs
 from genlib.data import fashion_mnist
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.transformer import TransformerConfig
-from genlib.speed.count import Work
+from genlib.bench.count import Work
 
 SLOW = "slow"
 
@@ -136,7 +137,7 @@ def test_predict_step_by_step_walks_where_the_compiled_loop_walks():
 
 def test_memory_is_that_of_the_process_itself_not_of_its_parent():
     ballast = np.ones(200 * 2**17)  # 200 MB here are none of the child's
-    code = "from genlib.rungs import most_memory as most; print(most())"
+    code = "from genlib.ladder.rungs import most_memory as most; print(most())"
     child = float(
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from genlib.models import llm as module
-from genlib.models.llm import LLM, Trie, choose, distribution, load_llm
+from genlib.text import llm as module
+from genlib.text.llm import LLM, Trie, choose, distribution, load_llm
 from genlib.models.transformer import Transformer, TransformerConfig
 
 LETTERS = "abcdefghijklmnop "

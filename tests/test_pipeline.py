@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from genlib import cli, improve, pipeline
+from genlib import cli, pipeline
+from genlib.train import rejection
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from genlib import checkpoint, pretrained, train, weights
+from genlib import pretrained, train, weights
+from genlib.weights import checkpoint
 from genlib.data import fashion_mnist
 from genlib.models import gan
-from genlib.models.judge import load_judge
+from genlib.pretrained import load_judge
 
 SHIPPED = ["gan-conv-fashion", "gan-mlp-fashion"]
 

@@ -13,7 +13,7 @@ from genlib.models import gan
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
-from genlib.models.llm import LLM
+from genlib.text.llm import LLM
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
 from genlib.speed import prune, sparse
 

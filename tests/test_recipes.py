@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from genlib import checkpoint, recipes, train, weights
+from genlib import train, weights
+from genlib.train import tasks
+from genlib.weights import checkpoint
 from genlib.models.coarse_to_fine import CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
-from genlib.models.scenes_judge import JudgeConfig, ScenesJudge
+from genlib.models.judges import JudgeConfig, ScenesJudge
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 

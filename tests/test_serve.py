@@ -26,8 +26,8 @@ from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
-from genlib.speed.batching import Batcher, Overloaded, round_up
-from genlib.speed.load import alone, offer, serving
+from genlib.serve.batching import Batcher, Overloaded, round_up
+from genlib.serve.load import alone, offer, serving
 
 
 def squares(items):

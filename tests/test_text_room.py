@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from genlib import text, train, weights
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
-from genlib.models.llm import LLM
+from genlib.text.llm import LLM
 from genlib.models.transformer import Transformer, TransformerConfig
-from genlib.recipes import Recipe
-from genlib.text import lexicon, student, teacher, training, writer
+from genlib.train.tasks import Recipe
+from genlib.text import lexicon, student, teacher, writer
+from genlib.train import text_student
 from genlib.text.student import Student, StudentConfig
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,=>:?\n.<|_-'12TNAWIH"

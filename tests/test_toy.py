@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genlib import toy
+from genlib.data import toy
 
 
 def test_the_ring_covers_itself_and_meets_the_closed_form():

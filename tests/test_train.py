@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlib import backend, checkpoint, train
+from genlib import backend, train
+from genlib.weights import checkpoint
 from genlib.models.gan import GANConfig
 
 SMALL = GANConfig(batch_size=32)

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from genlib.data.idx import DamagedFileError, format_idx, parse_idx, read_bytes
-from genlib.files import write_atomic
+from genlib.data.idx import format_idx, parse_idx, read_bytes
+from genlib.files import DamagedFileError, write_atomic
 
 CLASS_NAMES: tuple[str, ...] = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",

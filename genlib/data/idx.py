@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from genlib.files import DamagedFileError
+
 UNSIGNED_BYTE = 0x08  # the one element type that the MNIST family uses
 MAX_BYTES = 2**30  # a file that unpacks to more than 1 GiB is not one of ours
-
-
-class DamagedFileError(ValueError):
-    """A file does not hold what its name or its header promises."""
 
 
 def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:

@@ -7,7 +7,7 @@ file and no order, and any part of it can be drawn alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -124,14 +124,6 @@ def scenes(
         noise[row] = rng.random(drawing.NOISE, dtype=np.float32)
         texts.append(captions.caption(attributes[row], rng, language=language))
     return Scenes(drawing.draw(attributes, noise), attributes, tuple(texts))
-
-
-def batches(
-    n: int, size: int, seed: int = 0, split: Split = "train", *, start: int = 0
-) -> Iterator[Scenes]:
-    """Yields `n` scenes in batches of `size`, drawn when needed; the last may be smaller."""
-    for first in range(start, start + n, size):
-        yield scenes(min(size, start + n - first), seed, split, start=first)
 
 
 def draw(attributes: Sequence[str], n: int = 1, seed: int = 0) -> np.ndarray:

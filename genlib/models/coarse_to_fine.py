@@ -16,18 +16,10 @@ from keras import ops
 
 from genlib import backend
 from genlib.models import sampling
-from genlib.models.speller import (
-    ALPHABET,
-    LETTERS,
-    Speller,
-    check_text,
-    embedding,
-    linear,
-    spell,
-    unspell,
-)
+from genlib.models.letters import ALPHABET, LETTERS, Letters, spell, unspell
+from genlib.models.sampling import check_text
 from genlib.models.tokenizer import latents_to_codes
-from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
+from genlib.models.transformer import Transformer, TransformerConfig, embedding, empty_cache, linear
 
 THUMBNAILS = (1, 2, 4)  # tokens along a side
 SIDE = 8  # of the finest grid
@@ -122,7 +114,7 @@ class CoarseToFine(keras.Model):
         width = c.transformer.width
         self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
         self.place = embedding(LENGTH, width, seed + 2)
-        self.speller = Speller(c.alphabet, LETTERS, width, seed + 3)
+        self.letters = Letters(c.alphabet, LETTERS, width, seed + 3)
         self.built = True
         group = np.repeat(np.arange(-1, len(GROUPS)), (c.prefix, *GROUPS))
         self._mask = group[None, :] <= group[:, None]  # block-causal: all of a group at once
@@ -140,7 +132,7 @@ class CoarseToFine(keras.Model):
         text, tokens = inputs["text"], inputs["tokens"]
         x = ops.concatenate([self._prefix(text), self._embed(tokens, 0, LENGTH)], axis=1)
         y = self.transformer(x, mask=self._mask)[:, self.config.prefix :]
-        return self.speller.log_probability(y, tokens)
+        return self.letters.log_probability(y, tokens)
 
     def _prefix(self, text: Any) -> Any:
         width = self.config.transformer.width
@@ -148,7 +140,7 @@ class CoarseToFine(keras.Model):
 
     def _embed(self, tokens: Any, start: int, end: int) -> Any:
         """Embeds places `start` to `end`, each with the token that it reads."""
-        above = self.speller.embed(ops.take(tokens, _PARENT[start:end], axis=1))
+        above = self.letters.embed(ops.take(tokens, _PARENT[start:end], axis=1))
         if start == 0:  # the coarsest token reads nothing
             above = above * ops.convert_to_tensor((np.arange(end) > 0).astype("float32")[:, None])
         return above + self.place(np.arange(start, end, dtype="int32"))[None]
@@ -156,7 +148,7 @@ class CoarseToFine(keras.Model):
     def sample(
         self,
         text: np.ndarray,
-        seed: int = 0,
+        seed: sampling.Seed = 0,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -206,6 +198,6 @@ class CoarseToFine(keras.Model):
                 x = ops.concatenate([x, new], axis=1)
                 seen = self._mask[: prefix + end, : prefix + end]
                 y = self.transformer(x, mask=seen)[:, prefix + start :]
-            chosen = self.speller.pick(y, uniform[:, start:end], **options)
+            chosen = self.letters.pick(y, uniform[:, start:end], **options)
             tokens = ops.concatenate([tokens, chosen], axis=1)
         return tokens

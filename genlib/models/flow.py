@@ -16,9 +16,9 @@ from keras import ops
 
 from genlib import backend
 from genlib.models import sampling
-from genlib.models.speller import check_text, embedding, linear
+from genlib.models.sampling import check_text
 from genlib.models.tokenizer import GRID, to_depth, to_space
-from genlib.models.transformer import Transformer, TransformerConfig
+from genlib.models.transformer import Transformer, TransformerConfig, embedding, linear
 
 SIDE = GRID // 2  # a token holds 2×2 latents
 SOLVERS = {"euler": 1, "midpoint": 2}  # forwards per step
@@ -109,7 +109,7 @@ class Flow(keras.Model):
     def sample(
         self,
         text: np.ndarray,
-        seed: int = 0,
+        seed: sampling.Seed = 0,
         *,
         steps: int = 16,
         guidance: float = 3.0,
@@ -170,7 +170,7 @@ class Flow(keras.Model):
     def path(
         self,
         text: np.ndarray,
-        seed: int = 0,
+        seed: sampling.Seed = 0,
         *,
         stops: int = 4,
         steps: int = 16,
@@ -313,3 +313,49 @@ def forwards(
     first, last = guided_steps(steps, guidance, interval)
     twice = 0 if guidance == 1.0 else last - first
     return (steps + twice) * SOLVERS[solver]
+
+
+def resume(
+    flow: Flow,
+    states: np.ndarray,
+    text: np.ndarray,
+    *,
+    begin: int,
+    steps: int = 16,
+    guidance: float = 3.0,
+    xla: bool = False,
+) -> np.ndarray:
+    """Takes the last steps to the images of `text`, from states of other images.
+
+    `Flow.path` gives the states. Early ones hold the layout only, which a new prompt can still
+    change; late ones hold an image that it can hardly change any more.
+
+    Args:
+        flow: a model.
+        states: at time `begin / steps`, float `(n, 16, 16, channels)`, in units of the spread.
+        text: embeddings of what is asked for now, float32 `(n, text_width)`.
+        begin: the step to begin with, from 0 (`states` are noise) to `steps`.
+        steps: of the whole way.
+        guidance: see `Flow.sample`.
+        xla: compile with XLA.
+
+    Returns:
+        Latents, float32 `(n, 16, 16, channels)`, as `Flow.sample` returns them.
+
+    Raises:
+        ValueError: if a shape is another, or `begin` out of range.
+
+    Reference: Agarwal et al., 2024, arXiv:2312.04429, section 3.
+    """
+    text = check_text(text, flow.config.text_width)
+    states = np.asarray(states, np.float32)
+    if states.ndim != 4 or len(states) != len(text):
+        raise ValueError(
+            f"states have shape {states.shape}; give one state of a path for each of {len(text)} "
+            "texts."
+        )
+    if not 0 <= begin <= steps:
+        raise ValueError(f"begin = {begin}; give a step from 0 to {steps}.")
+    part = flow._compiled(("part", guidance, "euler", xla), flow._part)
+    ended = part(states, text, np.array((begin, steps, steps), np.int32))
+    return backend.to_numpy(ended) * flow.config.spread

@@ -7,7 +7,7 @@ returns logits `a`, so that `D(x) = sigmoid(a)` is the probability that `x` is r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,8 @@ from genlib.data.images import to_uint8
 
 LATENT_DIM = 100
 IMAGE_SHAPE = (28, 28, 1)
+CHANNELS = (64, 64, 32)  # of the three grids of features: 7×7, 14×14, 28×28
+GROUPS = 8  # of each; GroupNormalization takes its mean and variance in one of them
 
 Network = Literal["mlp", "conv"]
 StepName = Literal["one-stage", "two-stage"]
@@ -70,6 +72,35 @@ def build_generator(network: Network = "mlp", seed: int = 0) -> keras.Model:
         h = layers.ReLU()(layers.GroupNormalization(8)(h))
         x = conv(1, 5, activation="tanh")(h)
     return keras.Model(z, x, name=f"{network}_generator")
+
+
+def build_narrow(groups: Sequence[int] = (8, 8, 8)) -> keras.Model:
+    """Builds the convolutional generator with some of its groups of channels; weights are zero.
+
+    Args:
+        groups: how many groups each of the three grids keeps, 1 to 8; a group is 8, 8 and 4
+            channels.
+
+    Returns:
+        Latents `(batch, 100)` → images `(batch, 28, 28, 1)` in [-1, 1]. Eight groups everywhere
+        are the network `models.gan.build_generator("conv")`.
+
+    Raises:
+        ValueError: if there are not three counts from 1 to 8.
+    """
+    if len(groups) != 3 or not all(1 <= g <= GROUPS for g in groups):
+        raise ValueError(f"groups = {tuple(groups)}; give three numbers from 1 to {GROUPS}.")
+    widths = [g * c // GROUPS for g, c in zip(groups, CHANNELS, strict=True)]
+    options: dict[str, Any] = {"padding": "same", "kernel_initializer": "zeros"}
+    z = keras.Input((LATENT_DIM,))
+    h = layers.Dense(7 * 7 * widths[0], kernel_initializer="zeros")(z)
+    h = layers.Reshape((7, 7, widths[0]))(h)
+    for count, width in zip(groups[:2], widths[1:], strict=True):
+        h = layers.ReLU()(layers.GroupNormalization(count)(h))
+        h = layers.Conv2DTranspose(width, 4, strides=2, **options)(h)
+    h = layers.ReLU()(layers.GroupNormalization(groups[2])(h))
+    x = layers.Conv2D(1, 5, activation="tanh", **options)(h)
+    return keras.Model(z, x, name="narrow_generator")
 
 
 def build_discriminator(network: Network = "mlp", seed: int = 0) -> keras.Model:

@@ -16,16 +16,9 @@ from keras import ops
 
 from genlib import backend
 from genlib.models import sampling
-from genlib.models.speller import (
-    ALPHABET,
-    LETTERS,
-    Speller,
-    check_text,
-    embedding,
-    linear,
-    unspell,
-)
-from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
+from genlib.models.letters import ALPHABET, LETTERS, Letters, unspell
+from genlib.models.sampling import check_text
+from genlib.models.transformer import Transformer, TransformerConfig, embedding, empty_cache, linear
 
 LENGTH = 64  # tokens, of four codes each
 
@@ -62,7 +55,7 @@ class ImageGPT(keras.Model):
         width = c.transformer.width
         self.read_text = linear(c.text_width, c.prefix * width, seed + 1)
         self.place = embedding(LENGTH, width, seed + 2)  # where the next token goes
-        self.speller = Speller(c.alphabet, LETTERS, width, seed + 3)
+        self.letters = Letters(c.alphabet, LETTERS, width, seed + 3)
         self.built = True
         self._textbook: dict[Any, Any] = {}
         self._loops: dict[Any, Any] = {}
@@ -79,7 +72,7 @@ class ImageGPT(keras.Model):
             the teacher would write.
         """
         states = self.states(inputs["text"], inputs["tokens"])
-        return self.speller.log_probability(states, inputs["tokens"], inputs.get("shares"))
+        return self.letters.log_probability(states, inputs["tokens"], inputs.get("shares"))
 
     def states(self, text: Any, tokens: Any) -> Any:
         """Returns what the transformer says before each token, `(b, 64, width)`."""
@@ -98,12 +91,12 @@ class ImageGPT(keras.Model):
     def embed(self, tokens: Any, start: Any) -> Any:
         """Embeds tokens at places from `start` on; each asks for the place after its own."""
         places = start + 1 + ops.arange(ops.shape(tokens)[1])
-        return self.speller.embed(tokens) + self.place(ops.minimum(places, LENGTH - 1))[None]
+        return self.letters.embed(tokens) + self.place(ops.minimum(places, LENGTH - 1))[None]
 
     def sample(
         self,
         text: np.ndarray,
-        seed: int = 0,
+        seed: sampling.Seed = 0,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -155,7 +148,7 @@ class ImageGPT(keras.Model):
             def choose(text: Any, tokens: Any, place: Any, uniform: Any) -> Any:
                 states = self.states(text, ops.convert_to_tensor(tokens))
                 y = ops.take(states, ops.reshape(place, (1,)), axis=1)
-                return self.speller.pick(y, uniform, **options)
+                return self.letters.pick(y, uniform, **options)
 
             self._textbook[key] = self._made(choose, how)
         tokens = np.zeros((len(text), LENGTH, LETTERS), np.int32)
@@ -186,7 +179,7 @@ class ImageGPT(keras.Model):
         copies = 1 if options["guidance"] == 1.0 else 2
         cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH - 1)
         y, cache = self.transformer(self.prefix(text), cache=cache)
-        first = self.speller.pick(y[:, -1:], uniform[:, :1], **options)
+        first = self.letters.pick(y[:, -1:], uniform[:, :1], **options)
         tokens = ops.zeros((n, LENGTH, LETTERS), "int32")
         tokens = ops.slice_update(tokens, (0, 0, 0), first)
 
@@ -195,7 +188,7 @@ class ImageGPT(keras.Model):
             x = self.embed(ops.tile(last, (copies, 1, 1)), place - 1)
             y, cache = self.transformer(x, start=prefix + place - 1, cache=cache)
             here = ops.slice(uniform, (0, place, 0), (n, 1, LETTERS))
-            chosen = self.speller.pick(y, here, **options)
+            chosen = self.letters.pick(y, here, **options)
             return place + 1, ops.slice_update(tokens, (0, place, 0), chosen), cache
 
         start = (ops.convert_to_tensor(1, "int32"), tokens, cache)

@@ -11,32 +11,48 @@ from keras import ops
 FORBIDDEN = -1e9  # the logit of what must not be chosen
 
 
-def uniforms(n: int, length: int, seed: int) -> np.ndarray:
-    """Draws the random numbers of `n` images, float32 `(n, length)` in [0, 1).
+Seed = int | tuple[int, ...]  # (seed, turn): the streams of a turn, apart from those of the seed
 
-    Image `i` has its own stream, so it is the same image in a batch of one and of a hundred.
+
+def stream(seed: Seed, i: int) -> np.random.Generator:
+    """Returns the stream of random numbers of image `i`.
+
+    Each image has its own, so it is the same image in a batch of one and of a hundred. NumPy's
+    spawn key keeps the streams of all seeds, turns and images apart; words laid side by side would
+    not (`default_rng((2**32, 1))` is `default_rng((0, 1, 1))`).
 
     Raises:
-        ValueError: if `n` is below 1 or `seed` negative.
+        ValueError: if a number is negative, or the seed has more than 64 bits.
     """
-    if n < 1 or seed < 0:
-        raise ValueError(f"n = {n}, seed = {seed}: give n of at least 1 and a seed from 0.")
-    return np.stack(
-        [np.random.default_rng((seed, i)).random(length, dtype=np.float32) for i in range(n)]
-    )
+    first, *turns = seed if isinstance(seed, tuple) else (seed,)
+    if not 0 <= first < 2**64 or min([*turns, i]) < 0:
+        raise ValueError(f"seed = {seed}; give a whole number from 0 to 2**64 - 1.")
+    return np.random.default_rng(np.random.SeedSequence(first, spawn_key=(*turns, i)))
 
 
-def normals(n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def uniforms(n: int, length: int, seed: Seed) -> np.ndarray:
+    """Draws the random numbers of `n` images, float32 `(n, length)` in [0, 1), a stream for each.
+
+    Raises:
+        ValueError: if `n` is below 1 or the seed out of range.
+    """
+    _check_count(n)
+    return np.stack([stream(seed, i).random(length, dtype=np.float32) for i in range(n)])
+
+
+def normals(n: int, shape: tuple[int, ...], seed: Seed) -> np.ndarray:
     """Draws the noise of `n` images, float32 `(n, *shape)`, standard normal, a stream for each.
 
     Raises:
-        ValueError: if `n` is below 1 or `seed` negative.
+        ValueError: if `n` is below 1 or the seed out of range.
     """
-    if n < 1 or seed < 0:
-        raise ValueError(f"n = {n}, seed = {seed}: give n of at least 1 and a seed from 0.")
-    return np.stack(
-        [np.random.default_rng((seed, i)).standard_normal(shape, np.float32) for i in range(n)]
-    )
+    _check_count(n)
+    return np.stack([stream(seed, i).standard_normal(shape, np.float32) for i in range(n)])
+
+
+def _check_count(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"n = {n}; draw for at least 1 image.")
 
 
 def pick(
@@ -104,7 +120,8 @@ def restrict(
 ) -> Any:
     """Returns the logits that `pick` draws from: divided by the temperature, the unlikely barred.
 
-    The arguments are those of `pick`; the temperature must be above 0.
+    The arguments are those of `pick`. At temperature 0 only the likeliest code is left; of several
+    that are alike, the first.
 
     Returns:
         float `(..., codes)`; their softmax is the distribution.
@@ -113,7 +130,11 @@ def restrict(
         ValueError: as `pick`.
     """
     _check(temperature, top_k, top_p, min_p)
-    logits = ops.convert_to_tensor(logits) / temperature
+    logits = ops.convert_to_tensor(logits)
+    if temperature == 0:
+        likeliest = ops.one_hot(ops.argmax(logits, -1), logits.shape[-1], dtype=logits.dtype)
+        return (1 - likeliest) * FORBIDDEN
+    logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         least = ops.top_k(logits, top_k, sorted=True)[0][..., -1:]
         logits = ops.where(logits < least, FORBIDDEN, logits)
@@ -127,6 +148,29 @@ def restrict(
         least = ops.take_along_axis(falling, kept - 1, axis=-1)
         logits = ops.where(ops.softmax(logits) < least, FORBIDDEN, logits)
     return logits
+
+
+def guided(logits: Any, guidance: float) -> Any:
+    """Returns logits moved away from those without text, the second half of the batch."""
+    if guidance == 1.0:
+        return logits
+    with_text, without = ops.split(logits, 2, axis=0)
+    return without + guidance * (with_text - without)
+
+
+def check_text(text: np.ndarray, width: int) -> np.ndarray:
+    """Returns text embeddings as float32 `(n, width)`.
+
+    Raises:
+        ValueError: if they have another shape, or there are none.
+    """
+    text = np.asarray(text, np.float32)
+    if text.ndim != 2 or text.shape[1] != width or len(text) == 0:
+        raise ValueError(
+            f"Text embeddings are float (n, {width}), n at least 1, got {text.shape}. "
+            "genlib.text.encode makes them."
+        )
+    return text
 
 
 def _check(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:

@@ -12,14 +12,13 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from genlib import backend, weights
+from genlib import backend
 from genlib.data.images import to_float, to_uint8
 
 
@@ -39,7 +38,6 @@ class TokenizerConfig:
         return math.prod(self.levels)
 
 
-SHIPPED = "tokenizer"
 GRID = 16  # an image is GRID × GRID codes
 IMAGE_SHAPE = (64, 64, 3)
 
@@ -246,16 +244,6 @@ def reconstruction_loss(images: Any, reconstructions: Any) -> Any:
     for axis in (1, 2):
         loss += 0.5 * ops.mean(ops.square(ops.diff(error, axis=axis)))
     return loss
-
-
-def load_tokenizer(path: str | Path = SHIPPED) -> Tokenizer:
-    """Returns the tokenizer, from the shipped weights unless told otherwise.
-
-    Raises:
-        FileNotFoundError: if there are no such weights.
-        WeightsError: if they are damaged or those of another model.
-    """
-    return weights.load_model(path, ("tokenizer",), Tokenizer, TokenizerConfig)[0]
 
 
 def _in_batches(run: Any, inputs: np.ndarray, size: int) -> np.ndarray:

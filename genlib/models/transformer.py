@@ -1,6 +1,6 @@
 """One transformer for words and images.
 
-The same stack of blocks is a language model (`models.llm`), writes an image code by code, or
+The same stack of blocks is a language model (`text.llm`), writes an image code by code, or
 refines it as a whole: what differs is the embedding before it, the head behind it, and the mask.
 Hence neither an embedding nor a head is here.
 
@@ -301,3 +301,19 @@ def _seeds(seed: int | None) -> Iterator[int | None]:
     generator = np.random.default_rng(seed)
     while True:
         yield None if seed is None else int(generator.integers(2**31))
+
+
+def linear(n_in: int, n_out: int, seed: int, zero: bool = False) -> layers.Dense:
+    """Returns a built Dense layer whose weights follow from the seed, or are zero."""
+    start = "zeros" if zero else keras.initializers.GlorotUniform(seed=seed)
+    layer = layers.Dense(n_out, kernel_initializer=start)
+    layer.build((None, n_in))
+    return layer
+
+
+def embedding(n: int, width: int, seed: int) -> layers.Embedding:
+    """Returns a built Embedding layer whose weights follow from the seed."""
+    start = keras.initializers.RandomNormal(stddev=0.5, seed=seed)
+    layer = layers.Embedding(n, width, embeddings_initializer=start)
+    layer.build((None,))
+    return layer

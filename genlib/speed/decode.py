@@ -19,7 +19,8 @@ from keras import ops
 from genlib import backend
 from genlib.models import sampling
 from genlib.models.image_gpt import LENGTH, ImageGPT
-from genlib.models.speller import LETTERS, check_text, guided, unspell
+from genlib.models.letters import LETTERS, unspell
+from genlib.models.sampling import check_text, guided
 from genlib.models.transformer import empty_cache
 
 
@@ -123,7 +124,7 @@ class Speculator:
         cache_d = empty_cache(draft.config.transformer, 1, slots)
         y, cache_t = target.transformer(target.prefix(texts), cache=cache_t)
         _, cache_d = draft.transformer(draft.prefix(text), cache=cache_d)
-        start = target.speller.pick(
+        start = target.letters.pick(
             y[:, -1:], ops.reshape(first, (1, 1, LETTERS)), self.guidance, **self.options
         )
         tokens = ops.slice_update(ops.zeros((1, room, LETTERS), "int32"), (0, 0, 0), start)
@@ -138,9 +139,9 @@ class Speculator:
                 x = draft.embed(last, n - 1 + j)
                 y, cache_d = draft.transformer(x, start=prefix + n - 1 + j, cache=cache_d)
                 if j < ahead:
-                    last = draft.speller.pick(y, guess[:, j : j + 1], **self.options)
+                    last = draft.letters.pick(y, guess[:, j : j + 1], **self.options)
                     proposed.append(last)
-                    q.append(self._shares(draft.speller.logits(y, last))[0, 0])
+                    q.append(self._shares(draft.letters.logits(y, last))[0, 0])
             q = ops.stack(q)  # (ahead, letters, alphabet)
             written = ops.concatenate(proposed, axis=1)  # (1, ahead, letters)
             # The target reads the token before and all proposals in one forward.
@@ -149,7 +150,7 @@ class Speculator:
             y, cache_t = target.transformer(
                 target.embed(read, n - 1), start=prefix + n - 1, cache=cache_t
             )
-            logits = target.speller.logits(y[:, :ahead], ops.tile(written, (copies, 1, 1)))
+            logits = target.letters.logits(y[:, :ahead], ops.tile(written, (copies, 1, 1)))
             p = self._shares(guided(logits, self.guidance))[0]  # (ahead, letters, alphabet)
             kept = self._kept(written[0], p, q, ops.reshape(accept, (ahead, LETTERS)))
             at, letter = kept // LETTERS, kept % LETTERS  # of the first letter to draw again
@@ -189,7 +190,7 @@ class Speculator:
             new = sampling.invert(shares, ops.reshape(uniform[i], (1, 1)))
             return ops.where(i < letter, old[:, i : i + 1], new)
 
-        return self.target.speller.draw(y_at, choose, self.guidance)
+        return self.target.letters.draw(y_at, choose, self.guidance)
 
 
 def unmask(

@@ -14,51 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from genlib import backend
-from genlib.models.gan import GAN, LATENT_DIM, build_generator
-from genlib.models.llm import LLM
-from genlib.models.transformer import Transformer, TransformerConfig
+from genlib.models.gan import CHANNELS, GAN, GROUPS, build_generator, build_narrow
+from genlib.models.transformer import Transformer, TransformerConfig, rotation
+from genlib.text.llm import LLM
 
 # --- the generator ------------------------------------------------------------------------------
 
-CHANNELS = (64, 64, 32)  # of the three grids of features: 7×7, 14×14, 28×28
-GROUPS = 8  # of each; GroupNormalization takes its mean and variance in one of them
 Groups = tuple[tuple[int, ...], ...]  # the groups that are kept, of each grid
-
-
-def build_narrow(groups: Sequence[int] = (8, 8, 8)) -> keras.Model:
-    """Builds the convolutional generator with some of its groups of channels; weights are zero.
-
-    Args:
-        groups: how many groups each of the three grids keeps, 1 to 8; a group is 8, 8 and 4
-            channels.
-
-    Returns:
-        Latents `(batch, 100)` → images `(batch, 28, 28, 1)` in [-1, 1]. Eight groups everywhere
-        are the network `models.gan.build_generator("conv")`.
-
-    Raises:
-        ValueError: if there are not three counts from 1 to 8.
-    """
-    if len(groups) != 3 or not all(1 <= g <= GROUPS for g in groups):
-        raise ValueError(f"groups = {tuple(groups)}; give three numbers from 1 to {GROUPS}.")
-    widths = [g * c // GROUPS for g, c in zip(groups, CHANNELS, strict=True)]
-    options: dict[str, Any] = {"padding": "same", "kernel_initializer": "zeros"}
-    z = keras.Input((LATENT_DIM,))
-    h = layers.Dense(7 * 7 * widths[0], kernel_initializer="zeros")(z)
-    h = layers.Reshape((7, 7, widths[0]))(h)
-    for count, width in zip(groups[:2], widths[1:], strict=True):
-        h = layers.ReLU()(layers.GroupNormalization(count)(h))
-        h = layers.Conv2DTranspose(width, 4, strides=2, **options)(h)
-    h = layers.ReLU()(layers.GroupNormalization(groups[2])(h))
-    x = layers.Conv2D(1, 5, activation="tanh", **options)(h)
-    return keras.Model(z, x, name="narrow_generator")
 
 
 def channel_importance(
@@ -348,3 +318,45 @@ def _ratings(block: Any) -> tuple[np.ndarray, np.ndarray]:
     read = out.sum(1).reshape(c.kv_heads, -1).sum(1)
     gate, up = gate_up.sum(0).reshape(2, -1)
     return values * read, gate * up * down.sum(1)
+
+
+def influence(llm: LLM, texts: Sequence[str]) -> np.ndarray:
+    """Returns how much each block turns its tokens: 1 - cosine of what enters and what leaves.
+
+    Args:
+        llm: the language model.
+        texts: of two tokens or more; a text's first token is left out, for it gathers attention,
+            whatever it is.
+
+    Returns:
+        float64 `(blocks,)`, from 0: a block that changes nothing.
+
+    Raises:
+        ValueError: if no text has a second token.
+
+    Reference: Men et al., 2024, arXiv:2403.03853, equation 1 (ShortGPT's block influence).
+    """
+    found = []
+    for ids in map(llm.tokenize, texts):
+        states = [s[1:].astype(np.float64) for s in _states(llm, ids)]  # blocks + 1, (n - 1, width)
+        cosines = [
+            (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+            for a, b in pairwise(states)
+        ]
+        found.append(1 - np.array(cosines))  # (blocks, n - 1)
+    if not sum(part.shape[1] for part in found):
+        raise ValueError("No text has a second token. Give longer ones.")
+    return np.concatenate(found, 1).mean(1)
+
+
+def _states(llm: LLM, ids: Sequence[int]) -> list[np.ndarray]:
+    """Returns the tokens of a text before the first block and after each one, `(n, width)`."""
+    config, n = llm.transformer.config, len(ids)
+    turn = rotation(np.arange(n), config)
+    seen = np.tile(np.tri(n, dtype=bool)[None], (1, config.group, 1))[:, None]
+    x = ops.take(llm.embedding, np.asarray([ids], np.int32), axis=0)
+    states = [x]
+    for block in llm.transformer.blocks:
+        x, _ = block(x, n=n, start=0, turn=turn, seen=seen)
+        states.append(x)
+    return [state[0] for state in backend.to_numpy(states)]

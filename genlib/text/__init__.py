@@ -2,7 +2,7 @@
 
 * `teacher`: SmolLM2's hidden states as an embedding;
 * `student`: the small encoder distilled from it, English and Chinese, the default;
-* `writer`: a wish becomes full descriptions.
+* `writer`: a prompt becomes full descriptions.
 
 `lexicon` and `training` make the student.
 """

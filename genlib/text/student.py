@@ -24,6 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
+from scipy import special
 
 from genlib import backend, weights
 from genlib.data.captions import ATTRIBUTES
@@ -149,8 +150,7 @@ class Student(keras.Model):
 
     def read(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns for each attribute the probabilities of "not named" and of its values."""
-        odds = [np.exp(part - part.max(1, keepdims=True)) for part in self.outputs(texts)[1]]
-        return [part / part.sum(1, keepdims=True) for part in odds]
+        return [special.softmax(part, axis=1) for part in self.outputs(texts)[1]]
 
 
 @keras.saving.register_keras_serializable("genlib")

@@ -17,7 +17,7 @@ import numpy as np
 import platformdirs
 
 from genlib import weights
-from genlib.models.llm import LLM, SHA256, load_llm
+from genlib.text.llm import LLM, SHA256, load_llm
 
 SHIPPED = "text-teacher"  # mean and projection
 LAYER = 6  # blocks that read; benchmarks/text_layers.py compares

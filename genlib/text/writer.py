@@ -1,10 +1,10 @@
-"""The language model writes: a short wish becomes full descriptions that an image can follow.
+"""The language model writes: a short prompt becomes full descriptions that an image can follow.
 
 SmolLM2 is small and rambles, so it does not write freely: the grammar of the captions leaves it
 single choices, and its logits are the likelihoods. It explains the words that the student does not
 know, each as one of the values that an image can have ("schooner => boat"), and it prefers some
-values for what the wish leaves open. What the wish names is kept; what it leaves open is drawn, so
-that each description is another one.
+values for what the prompt leaves open. What the prompt names is kept; what it leaves open is drawn,
+so that each description is another one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from scipy.special import log_softmax
 
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
-from genlib.models.llm import LLM, State, load_llm
 from genlib.text import lexicon
+from genlib.text.llm import LLM, State, load_llm
 from genlib.text.student import CHARACTERS, load_student, words
 
 Method = Literal["student", "grammar", "free"]
@@ -30,14 +30,14 @@ Writer = Callable[[str], str]  # any language model: prompt → text
 NAMES = tuple(ATTRIBUTES)
 ANSWERS = (*(value for values in ATTRIBUTES.values() for value in values), "other")
 SURE = 0.5  # how likely an explanation must be to count
-QUERIES = 12  # words and phrases of a wish that are explained
+QUERIES = 12  # words and phrases of a prompt that are explained
 _CUT = re.compile(r"[,;.:!?]|\b(?:with|and|in|at|under|by|over|on|too)\b")  # between phrases
 _STARTS = np.cumsum([0, *map(len, ATTRIBUTES.values())])
 _OTHERS = ("a dog", "happy people", "a blue guitar")  # examples of what cannot be drawn
 _TASTE = ("Time of day", "Place", "The sun or moon is on the", "The weather is", "One sees a")
 _CHINESE = re.compile("[\u3400-\u9fff]")
-# How often a value is drawn where the wish leaves it open. People name what is out of the ordinary
-# (Grice, 1975, the maxim of quantity): of a sunset without a word on rain, none is expected.
+# How often a value is drawn where the prompt leaves it open. People name what is out of the
+# ordinary (Grice, 1975, the maxim of quantity): a sunset without a word on rain is a dry one.
 _USUAL: Mapping[str, tuple[float, ...]] = {
     "light": (0.3, 0.3, 0.3, 0.1),  # seldom hidden
     "weather": (0.7, 0.2, 0.04, 0.03, 0.03),  # mostly clear, or a few clouds
@@ -51,9 +51,9 @@ class Description:
     Attributes:
         text: what the image is asked to show.
         attributes: the five values, in the order of `genlib.data.scenes.NAMES`.
-        named: those attributes that the wish itself names; the others were drawn.
-        log_probability: of the five values, as the reader of the wish sees it, in nats.
-        understood: for people: what was understood of the wish, and which words were not.
+        named: those attributes that the prompt itself names; the others were drawn.
+        log_probability: of the five values, as the reader of the prompt sees it, in nats.
+        understood: for people: what was understood of the prompt, and which words were not.
     """
 
     text: str
@@ -64,7 +64,7 @@ class Description:
 
 
 def describe(
-    wish: str,
+    prompt: str,
     n: int = 1,
     seed: int = 0,
     method: Method = "student",
@@ -72,18 +72,18 @@ def describe(
     writer: Writer | None = None,
     temperature: float = 1.0,
 ) -> list[Description]:
-    """Turns a wish into full descriptions.
+    """Turns a prompt into full descriptions.
 
     Any other language model can write, here one of transformers:
 
         pipe = transformers.pipeline("text-generation", model="…", return_full_text=False)
-        describe(wish, method="free", writer=lambda prompt: pipe(prompt)[0]["generated_text"])
+        describe(prompt, method="free", writer=lambda prompt: pipe(prompt)[0]["generated_text"])
 
     Args:
-        wish: English or Chinese; 2,000 characters are read.
+        prompt: English or Chinese; 2,000 characters are read.
         n: how many descriptions.
-        seed: of what is drawn. Description `i` depends on the wish, the seed and `i`.
-        method: who reads the wish and fills in what it leaves open. `"student"`: the small
+        seed: of what is drawn. Description `i` depends on the prompt, the seed and `i`.
+        method: who reads the prompt and fills in what it leaves open. `"student"`: the small
             encoder reads, and what is open is drawn from what is usual: clear weather more often
             than rain. `"grammar"`: SmolLM2 explains the words that the student does not know, if
             they are English, and prefers some values.
@@ -92,19 +92,19 @@ def describe(
         temperature: of the draws by `"grammar"`; 0 takes the likeliest.
 
     Raises:
-        TypeError: if the wish is no text.
-        ValueError: if the wish is empty, or an argument is out of range or unknown.
+        TypeError: if the prompt is no text.
+        ValueError: if the prompt is empty, or an argument is out of range or unknown.
         ImportError: if SmolLM2 lacks a package; the message has the command that installs it.
 
     Example:
         >>> describe("a boat at dusk", seed=1)[0].named == {"time", "object"}
         True
     """
-    if not isinstance(wish, str):
-        raise TypeError(f"A wish is a text, got {type(wish).__name__}.")
-    wish = wish.strip()[:CHARACTERS]
-    if not wish:
-        raise ValueError('The wish is empty. Say what to show, such as "a sunset over the sea".')
+    if not isinstance(prompt, str):
+        raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
+    prompt = prompt.strip()[:CHARACTERS]
+    if not prompt:
+        raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
     if n < 1 or seed < 0 or not 0 <= temperature < np.inf:
         raise ValueError(
             f"n = {n}, seed = {seed}, temperature = {temperature}: give n of at least 1, the "
@@ -115,39 +115,39 @@ def describe(
     if writer is not None and method != "free":
         raise ValueError(f'A writer needs method="free", not {method!r}.')
     if method == "free":
-        written = (writer or _smollm)(prompt(wish))
+        written = (writer or _smollm)(request(prompt))
         if not isinstance(written, str):
             raise TypeError(f"The writer returned {type(written).__name__}; return a text.")
-        reading = _join(read(wish), read(written[:CHARACTERS]))
+        reading = _join(read(prompt), read(written[:CHARACTERS]))
     elif method == "grammar":
-        reading = explain(wish, load_reader())
+        reading = explain(prompt, load_reader())
     else:
-        reading = read(wish)
+        reading = read(prompt)
     if method == "grammar":
         taste = load_reader().taste(captions.plain(*_plainly(reading)))
     else:
         taste, temperature = [np.zeros(len(values)) for values in ATTRIBUTES.values()], 1.0
     taste = [_usual(name) + part for name, part in zip(NAMES, taste, strict=True)]
-    return _complete(wish, reading, taste, n, seed, temperature)
+    return _complete(prompt, reading, taste, n, seed, temperature)
 
 
-def read(wish: str) -> list[np.ndarray]:
+def read(prompt: str) -> list[np.ndarray]:
     """Returns what the student reads: for each attribute, log-probabilities of "open" and values.
 
-    A wish of which it knows no word names nothing, whatever its words look like.
+    A prompt of which it knows no word names nothing, whatever its words look like.
     """
-    known = [w for w in words(wish) if w not in _STOP and not _strange(w)]
+    known = [w for w in words(prompt) if w not in _STOP and not _strange(w)]
     if not known:
         return [log_softmax(np.r_[20.0, np.zeros(len(v))]) for v in ATTRIBUTES.values()]
-    return [np.log(np.maximum(part[0], 1e-9)) for part in load_student().read([wish])]
+    return [np.log(np.maximum(part[0], 1e-9)) for part in load_student().read([prompt])]
 
 
-def prompt(wish: str) -> str:
+def request(prompt: str) -> str:
     """Returns what a language model is asked that writes freely."""
     return (
-        f'Describe an image for the wish "{wish}" in one short sentence. Keep all that the wish '
-        "says. Name the time of day, the place, where the sun or the moon stands, the weather, "
-        "and one object."
+        f'Describe an image for the prompt "{prompt}" in one short sentence. Keep all that the '
+        "prompt says. Name the time of day, the place, where the sun or the moon stands, the "
+        "weather, and one object."
     )
 
 
@@ -224,23 +224,23 @@ class Reader:
         ]
 
 
-def explain(wish: str, reader: Callable[[str], np.ndarray]) -> list[np.ndarray]:
+def explain(prompt: str, reader: Callable[[str], np.ndarray]) -> list[np.ndarray]:
     """Returns what the student reads, and for what it leaves open, what its unknown words mean.
 
     Args:
-        wish: a text; its unknown English words are explained, alone and within their phrases.
+        prompt: a text; its unknown English words are explained, alone and within their phrases.
         reader: phrase to the log-probabilities of `ANSWERS`.
 
     Returns:
         As `read` does.
     """
-    said = words(wish)
+    said = words(prompt)
     unknown = {w for w in said if w not in _STOP and _strange(w) and not _CHINESE.match(w)}
     if not unknown:
-        return read(wish)
+        return read(prompt)
     reading = read(" ".join(w for w in said if w not in unknown))
     asked: list[str] = []
-    for part in _CUT.split(wish.lower()):
+    for part in _CUT.split(prompt.lower()):
         inside = words(part)
         if unknown & set(inside):
             asked += [w for w in inside if w in unknown]
@@ -291,9 +291,9 @@ def _named(reading: Sequence[np.ndarray]) -> list[bool]:
     return [bool(part.argmax()) for part in reading]
 
 
-def _join(wish: Sequence[np.ndarray], more: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the wish's reading, and where it is open, that of what was written for it."""
-    return [a if told else b for a, b, told in zip(wish, more, _named(wish), strict=True)]
+def _join(prompt: Sequence[np.ndarray], more: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the prompt's reading, and where it is open, that of what was written for it."""
+    return [a if told else b for a, b, told in zip(prompt, more, _named(prompt), strict=True)]
 
 
 def _plainly(reading: Sequence[np.ndarray]) -> tuple[list[int], set[str]]:
@@ -306,7 +306,7 @@ def _usual(name: str) -> np.ndarray:
 
 
 def _complete(
-    wish: str,
+    prompt: str,
     reading: Sequence[np.ndarray],
     taste: Sequence[np.ndarray],
     n: int,
@@ -335,12 +335,12 @@ def _complete(
         values = tuple(ATTRIBUTES[name][v] for name, v in zip(NAMES, row, strict=True))
         sure = float(sum(log_softmax(p[1:])[v] for p, v in zip(reading, row, strict=True)))
         lost = [ATTRIBUTES[m][reading[i][1:].argmax()] for i, m in enumerate(NAMES) if told[i]]
-        note = _note(wish, values, named, [v for v in lost if v not in values])
+        note = _note(prompt, values, named, [v for v in lost if v not in values])
         found.append(Description(captions.full(row), values, named, sure, note))
     return found
 
 
-def _note(wish: str, values: Sequence[str], named: frozenset[str], lost: Sequence[str]) -> str:
+def _note(prompt: str, values: Sequence[str], named: frozenset[str], lost: Sequence[str]) -> str:
     said = ", ".join(f"{n} {v}" for n, v in zip(NAMES, values, strict=True) if n in named)
     free = ", ".join(name for name in NAMES if name not in named)
     if lost:
@@ -348,7 +348,7 @@ def _note(wish: str, values: Sequence[str], named: frozenset[str], lost: Sequenc
     note = f"Understood: {said or 'nothing that can be drawn'}."
     if free:
         note += f" Left open: {free}."
-    strange = list(dict.fromkeys(w for w in words(wish) if w not in _STOP and _strange(w)))
+    strange = list(dict.fromkeys(w for w in words(prompt) if w not in _STOP and _strange(w)))
     if strange:
         note += f" Unknown words: {', '.join(w[:24] for w in strange[:8])}."
     return note

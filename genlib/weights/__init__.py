@@ -24,6 +24,9 @@ from genlib.files import write_atomic
 
 SHIPPED = Path(__file__).parent
 
+# Recipes that were named otherwise when weights that are in use were trained.
+FORMER = {"scenes-eye": "scenes-perceptual", "scenes-critic": "scenes-reward"}
+
 Config = TypeVar("Config")
 Model = TypeVar("Model", bound=keras.Model)
 
@@ -239,7 +242,8 @@ def load_model(
         WeightsError: if they are damaged, or those of another model.
     """
     arrays, card = load(path)
-    if card.get("recipe") not in recipes:
+    recipe = str(card.get("recipe"))
+    if FORMER.get(recipe, recipe) not in recipes:
         raise WeightsError(
             f"{path} holds weights of {card.get('recipe')!r}, not of {' or '.join(recipes)}."
         )

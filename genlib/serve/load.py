@@ -21,12 +21,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import httpx
 import numpy as np
 
+from genlib.data import captions, scenes
+
+T = TypeVar("T")
+
 MOST = 10_000  # requests of one load
-WISH = "a beautiful sunset over a calm sea"
+PROMPT = "a beautiful sunset over a calm sea"
 LOST = 0  # the status of a request that got no answer
 
 
@@ -149,7 +154,7 @@ def alone(url: str, n: int = 40, warmup: int = 3) -> np.ndarray:
     with httpx.Client(timeout=60, trust_env=False) as client:  # one connection, as in `offer`
         for seed in range(warmup + n):
             start = time.perf_counter()
-            body = {"prompt": WISH, "seed": seed}
+            body = {"prompt": PROMPT, "seed": seed}
             client.post(f"{url}/generate", json=body).raise_for_status()
             spent.append(time.perf_counter() - start)
     return np.array(spent[warmup:])
@@ -163,13 +168,13 @@ def serving(*arguments: str, patience: float = 300.0) -> Iterator[str]:
             load = offer(url, rate=5, seconds=10)
 
     Args:
-        *arguments: of `python -m genlib.serve`; it takes a free port unless told otherwise.
+        *arguments: of `genlib serve`; it takes a free port unless told otherwise.
         patience: how long it may take to get ready, s.
 
     Raises:
         RuntimeError: if it ends, or is not ready in time.
     """
-    command = [sys.executable, "-m", "genlib.serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "genlib.cli", "serve", "--port", "0", *arguments]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         watchdog = threading.Timer(patience, process.kill)  # else a silent server would hold us
@@ -208,3 +213,119 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and what it asks for.
+
+    Attributes:
+        text: English or Chinese.
+        attributes: five indices into `captions.ATTRIBUTES`.
+        named: those attributes that the text tells; it leaves the others open.
+    """
+
+    text: str
+    attributes: tuple[int, ...]
+    named: frozenset[str]
+
+
+def paraphrases(
+    intents: int, wordings: int, seed: int = 0, wording: captions.Wording = "seen"
+) -> list[list[Asked]]:
+    """Returns intents, no two the same, each in up to so many wordings, English and Chinese.
+
+    Args:
+        intents: how many; each one names other attributes, or other values of them.
+        wordings: of each intent, at most; a short one has few.
+        seed: of all that is drawn.
+        wording: `"seen"` by the encoder in training, or `"unseen"`.
+
+    Raises:
+        ValueError: if a number is below 1, or there are not so many intents.
+    """
+    if intents < 1 or wordings < 1:
+        raise ValueError(f"intents = {intents}, wordings = {wordings}: give at least 1 of each.")
+    rng, rows = np.random.default_rng(seed), scenes.combinations()
+    found: dict[Any, list[Asked]] = {}
+    for _ in range(100 * intents):
+        row = tuple(int(value) for value in rows[rng.integers(len(rows))])
+        said = [captions.caption(row, rng, wording=wording) for _ in range(40 * wordings)]
+        same = {c.text: Asked(c.text, row, c.named) for c in said if c.named == said[0].named}
+        told = tuple(v for n, v in zip(captions.ATTRIBUTES, row, strict=True) if n in said[0].named)
+        found.setdefault((said[0].named, told), list(same.values())[:wordings])
+        if len(found) == intents:
+            return list(found.values())
+    raise ValueError(f"There are only {len(found)} such intents, not {intents}. Ask for fewer.")
+
+
+def zipf_stream(
+    n: int, prompts: Sequence[Sequence[T]], exponent: float = 1.0, seed: int = 0
+) -> list[T]:
+    """Draws requests as people make them: a few intents often, many seldom.
+
+    Args:
+        n: how many requests.
+        prompts: for each intent its wordings; intent `k`, from 1, is drawn in proportion to
+            `k ** -exponent`, and each of its wordings alike.
+        exponent: 0 draws all intents alike; traces of web requests had 0.64 to 0.83.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if there is nothing to draw from.
+
+    Reference: Breslau et al., "Web caching and Zipf-like distributions", INFOCOM 1999.
+
+    Example:
+        >>> zipf_stream(5, [["sunset", "sundown"], ["rain"]], exponent=1.0)
+        ['sundown', 'sundown', 'sundown', 'sundown', 'rain']
+    """
+    if not prompts or not all(prompts):
+        raise ValueError("Each intent needs at least one wording, and there must be an intent.")
+    rng = np.random.default_rng(seed)
+    weights = np.arange(1, len(prompts) + 1) ** -float(exponent)
+    chosen = rng.choice(len(prompts), n, p=weights / weights.sum())
+    return [prompts[i][int(rng.integers(len(prompts[i])))] for i in chosen]
+
+
+class _Cache(Protocol):
+    def find(self, key: Any) -> Any: ...
+
+    def put(self, key: Any, value: Any) -> None: ...
+
+
+def replay(cache: _Cache, keys: Sequence[Any]) -> np.ndarray:
+    """Sends a stream through a cache.
+
+    Args:
+        cache: exact or semantic, empty.
+        keys: of the requests, in order: texts, or embeddings.
+
+    Returns:
+        int `(n,)`: for each request the one whose image answers it. Its own number is a miss.
+
+    Example:
+        >>> replay(ExactCache(entries=9), ["sea", "hills", "sea"])
+        array([0, 1, 0])
+    """
+    answered = np.arange(len(keys))
+    for i, key in enumerate(keys):
+        found = cache.find(key)
+        if found is None:
+            cache.put(key, i)
+        else:
+            answered[i] = found
+    return answered
+
+
+def is_wrong(read: np.ndarray, asked: Sequence[Asked]) -> np.ndarray:
+    """Returns for which images the judge reads another value than the one asked for.
+
+    Args:
+        read: the judge's reading of the image that each request got, int `(n, 5)`.
+        asked: the requests; what they leave open cannot be wrong.
+    """
+    names = tuple(captions.ATTRIBUTES)
+    named = np.array([[name in a.named for name in names] for a in asked])
+    wanted = np.array([a.attributes for a in asked])
+    return ((np.asarray(read) != wanted) & named).any(1)

@@ -11,7 +11,7 @@ network that was cut is healed.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,20 +21,21 @@ from genlib import backend, text
 from genlib.data import captions, scenes
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
-from genlib.models.speller import guided, spell
-from genlib.models.tokenizer import Tokenizer, latents_to_codes, load_tokenizer
-from genlib.recipes import EPOCH, FitTask, GeneratorTask, Recipe, token_loss
+from genlib.models.sampling import guided
+from genlib.models.tokenizer import Tokenizer
+from genlib.pretrained import load, load_tokenizer
+from genlib.train.tasks import EPOCH, Arrays, FitTask, ImageGPTTask, Recipe
 
 STOPS = 4  # the fewest steps that the student must match one by one
 WALKS = EPOCH // 4  # new ones in an epoch, each used four times
-POOL = 4  # epochs of new walks; later epochs see these again
+PARTS = 4  # epochs of new walks; later epochs see these again
 WIDTHS = (1, 2, 4)  # of a student's step, in quarters of the way
 CHANCES = (0.5, 0.25, 0.25)
 
 Student = Flow | ImageGPT
 _PARTS: dict[type, tuple[str, ...]] = {  # all but the blocks and what only students have
     Flow: ("read_text", "read_time", "mix", "read", "place", "head"),
-    ImageGPT: ("read_text", "place", "speller"),
+    ImageGPT: ("read_text", "place", "letters"),
 }
 
 
@@ -134,39 +135,34 @@ class ShortcutTask(FitTask):
     al., 2023, arXiv:2210.03142 (guidance is distilled too).
     """
 
-    name = "flow-shortcut"
+    name, model_class, config_class = "flow-shortcut", Flow, FlowConfig
+    recipe = Recipe(epochs=12, batch_size=32, learning_rate=5e-4)
 
     def __init__(
         self,
         recipe: Recipe | None = None,
         config: FlowConfig | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         teacher: Flow | None = None,
         tokenizer: Tokenizer | None = None,
         steps: int = 8,
         guidance: float = 3.0,
         solver: str = "midpoint",
     ) -> None:
-        if teacher is None:
-            from genlib import pipeline
-
-            teacher = pipeline.load("flow")
-        recipe = recipe or Recipe(epochs=12, batch_size=32, learning_rate=5e-4)
-        config = config or replace(teacher.config, shortcut=True)
-        super().__init__(Flow(config, seed), "mse", recipe, seed)
-        inherit(self.model, teacher)
-        self.teacher, self.tokenizer = teacher, tokenizer or load_tokenizer()
+        self.teacher, self.tokenizer = teacher or load("flow"), tokenizer or load_tokenizer()
         self.options: dict[str, Any] = {"steps": steps, "guidance": guidance, "solver": solver}
-        self._walks: dict[int, Walks] = {}
+        self._walks: dict[int, Walks] = {}  # at most PARTS of them
+        super().__init__(recipe, config or self.student_config(), seed)
+        inherit(self.model, self.teacher)
+
+    def student_config(self) -> FlowConfig:
+        """Returns the shape of the student: its teacher's."""
+        return replace(self.teacher.config, shortcut=True)
 
     def describe(self) -> dict[str, Any]:
         """Returns also for which tokenizer, and how the teacher walked."""
         more = {"tokenizer": self.tokenizer.fingerprint(), "teacher": self.options}
         return {**super().describe(), **more}
-
-    def config(self) -> dict[str, Any]:
-        """Returns the settings of the model."""
-        return asdict(self.model.config)
 
     def walks(self, part: int) -> Walks:
         """Returns what the teacher walked for one part of the pool, which is made once."""
@@ -183,34 +179,41 @@ class ShortcutTask(FitTask):
             self._walks[part] = walk(self.teacher, text.encode(said), seed, **self.options)
         return self._walks[part]
 
-    def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
+    def images_per_epoch(self) -> int:
+        """Returns how often a walk of an epoch is used, all together."""
+        return EPOCH
+
+    def prepare(self, epoch: int) -> Walks:
+        """Returns walks of the teacher."""
+        return self.walks(epoch % PARTS)
+
+    def batch(self, prepared: Walks, chosen: np.ndarray, rng: np.random.Generator) -> Any:
         """Returns points of walks, the widths of the steps from there, and the mean velocities."""
-        size = self.recipe.batch_size
-        walks = self.walks(epoch % POOL)
-        turn, first = divmod(step * size, WALKS)
-        order = np.random.default_rng((self.seed, epoch, turn)).permutation(WALKS)
-        rng = np.random.default_rng((self.seed, epoch, step))
-        chosen = order[first : first + size]
+        chosen, rows = chosen % len(prepared.text), np.arange(len(chosen))
         wide = rng.choice(WIDTHS, p=CHANCES, size=len(chosen))
         begin = rng.integers(STOPS // wide) * wide
-        points = walks.points[chosen].astype(np.float32)
-        rows = np.arange(len(chosen))
+        points = prepared.points[chosen].astype(np.float32)
         width = (wide / STOPS).astype(np.float32)
         x, y = points[rows, begin], points[rows, begin + wide]
         inputs = {
             "x": x,
-            "text": walks.text[chosen],
+            "text": prepared.text[chosen],
             "time": (begin / STOPS).astype(np.float32),
             "width": width,
         }
         return inputs, (y - x) / width[:, None, None, None]
+
+    def loss(self, targets: Any, made: Any) -> Any:
+        """Returns the mean squared error of the mean velocity."""
+        return ops.mean((made - targets) ** 2)
 
     def sample(self) -> np.ndarray:
         """Returns 64 images of eight descriptions: the teacher's, then four steps, two, one."""
         rows = scenes.scenes(16, seed=1, split="validation").attributes
         said = text.encode([captions.full(row) for row in rows])
         drawn = [self.teacher.sample(said, self.seed, **self.options)]
-        drawn += [self.model.sample(said, self.seed, steps=n, guidance=1.0) for n in (4, 2, 1)]
+        with self.trained() as model:
+            drawn += [model.sample(said, self.seed, steps=n, guidance=1.0) for n in (4, 2, 1)]
         return self.tokenizer.decode(np.concatenate(drawn))
 
 
@@ -219,22 +222,14 @@ class SmallShortcutTask(ShortcutTask):
 
     name = "flow-small"
 
-    def __init__(
-        self,
-        recipe: Recipe | None = None,
-        config: FlowConfig | None = None,
-        seed: int = 0,
-        teacher: Flow | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        if config is None:
-            shape = FlowConfig().transformer
-            shape = replace(shape, layers=shape.layers // 2)
-            config = FlowConfig(transformer=shape, shortcut=True)
-        super().__init__(recipe, config, seed, teacher, tokenizer)
+    def student_config(self) -> FlowConfig:
+        """Returns the shape of the student: its teacher's, with half of the blocks."""
+        shape = self.teacher.config.transformer
+        half = replace(shape, layers=shape.layers // 2)
+        return replace(self.teacher.config, transformer=half, shortcut=True)
 
 
-class ImageStudentTask(GeneratorTask):
+class ImageStudentTask(ImageGPTTask):
     """Trains a shallower image GPT to be as unsure as its guided teacher.
 
     Where data say which letter came next, a teacher says how likely each letter is: more to learn
@@ -253,52 +248,37 @@ class ImageStudentTask(GeneratorTask):
     """
 
     name = "image-gpt-student"
+    recipe = Recipe(epochs=8, batch_size=32, learning_rate=1e-3)
 
     def __init__(
         self,
         recipe: Recipe | None = None,
         config: ImageGPTConfig | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         teacher: ImageGPT | None = None,
         tokenizer: Tokenizer | None = None,
         guidance: float = 1.5,
     ) -> None:
-        if teacher is None:
-            from genlib import pipeline
-
-            teacher = pipeline.load("image-gpt")
-        recipe = recipe or Recipe(epochs=8, batch_size=32, learning_rate=1e-3)
-        shape = replace(teacher.config.transformer, layers=2)
-        config = config or replace(teacher.config, transformer=shape)
-        super().__init__(ImageGPT(config, seed), token_loss, recipe, seed, tokenizer)
-        inherit(self.model, teacher)
-        self.teacher, self.guidance = teacher, guidance
-        self._ask = backend.compile_step(self._shares, teacher.variables)
+        self.teacher, self.guidance = teacher or load("image-gpt"), guidance
+        shape = replace(self.teacher.config.transformer, layers=2)
+        config = config or replace(self.teacher.config, transformer=shape)
+        super().__init__(recipe, config, seed, tokenizer)
+        inherit(self.model, self.teacher)
+        self._ask = backend.compile_step(self._shares, self.teacher.variables)
 
     def _shares(self, text: Any, tokens: Any) -> Any:
         if self.guidance != 1.0:
             text = ops.concatenate([text, ops.zeros_like(text)])
             tokens = ops.concatenate([tokens, tokens])
-        logits = self.teacher.speller.logits(self.teacher.states(text, tokens), tokens)
+        logits = self.teacher.letters.logits(self.teacher.states(text, tokens), tokens)
         return ops.softmax(guided(logits, self.guidance))
 
     def describe(self) -> dict[str, Any]:
         """Returns also how the teacher was asked."""
         return {**super().describe(), "teacher": {"guidance": self.guidance}}
 
-    def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
-        """Returns tokens, row by row."""
-        codes = latents_to_codes(latents, self.tokenizer.config.levels)
-        tokens = spell(codes, self.model.config.alphabet)
-        return {"tokens": tokens}, tokens
-
-    def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
+    def batch(self, prepared: Arrays, chosen: np.ndarray, rng: np.random.Generator) -> Any:
         """Returns texts, tokens and the teacher's shares."""
-        x, y = super().batch(epoch, step)
+        x, y = super().batch(prepared, chosen, rng)
         x["shares"] = self._ask(ops.convert_to_tensor(x["text"]), ops.convert_to_tensor(y))
         return x, y
-
-
-TASKS: dict[str, type[FitTask]] = {
-    task.name: task for task in (ShortcutTask, SmallShortcutTask, ImageStudentTask)
-}

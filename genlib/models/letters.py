@@ -18,6 +18,8 @@ import numpy as np
 from keras import layers, ops
 
 from genlib.models import sampling
+from genlib.models.sampling import guided
+from genlib.models.transformer import embedding, linear
 
 ALPHABET = 64
 LETTERS = 8  # of a token: four codes, two letters each
@@ -59,7 +61,7 @@ def unspell(tokens: np.ndarray, alphabet: int = ALPHABET) -> np.ndarray:
     return blocks.transpose(0, 1, 3, 2, 4).reshape(n, 2 * side, 2 * side).astype(np.int32)
 
 
-class Speller(layers.Layer):
+class Letters(layers.Layer):
     """Embeddings before a transformer, and the choice of codes behind it.
 
     Args:
@@ -166,42 +168,3 @@ class Speller(layers.Layer):
             return sampling.pick(logits, uniform[..., i], **options)
 
         return self.draw(y, choose, guidance)
-
-
-def guided(logits: Any, guidance: float) -> Any:
-    """Returns logits moved away from those without text, the second half of the batch."""
-    if guidance == 1.0:
-        return logits
-    with_text, without = ops.split(logits, 2, axis=0)
-    return without + guidance * (with_text - without)
-
-
-def linear(n_in: int, n_out: int, seed: int, zero: bool = False) -> layers.Dense:
-    """Returns a built Dense layer whose weights follow from the seed, or are zero."""
-    start = "zeros" if zero else keras.initializers.GlorotUniform(seed=seed)
-    layer = layers.Dense(n_out, kernel_initializer=start)
-    layer.build((None, n_in))
-    return layer
-
-
-def embedding(n: int, width: int, seed: int) -> layers.Embedding:
-    """Returns a built Embedding layer whose weights follow from the seed."""
-    start = keras.initializers.RandomNormal(stddev=0.5, seed=seed)
-    layer = layers.Embedding(n, width, embeddings_initializer=start)
-    layer.build((None,))
-    return layer
-
-
-def check_text(text: np.ndarray, width: int) -> np.ndarray:
-    """Returns text embeddings as float32 `(n, width)`.
-
-    Raises:
-        ValueError: if they have another shape, or there are none.
-    """
-    text = np.asarray(text, np.float32)
-    if text.ndim != 2 or text.shape[1] != width or len(text) == 0:
-        raise ValueError(
-            f"Text embeddings are float (n, {width}), n at least 1, got {text.shape}. "
-            "genlib.text.encode makes them."
-        )
-    return text

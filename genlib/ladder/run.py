@@ -19,9 +19,8 @@ import numpy as np
 
 from genlib import bench, metrics, plot
 from genlib.data import fashion_mnist, scenes
-from genlib.models.judge import load_judge
-from genlib.models.scenes_judge import load_scenes_judge
-from genlib.rungs import BATCHES, SEED, TAGS, Built, Rung, alone, available, prompts
+from genlib.ladder.rungs import BATCHES, SEED, TAGS, Built, Rung, alone, available, prompts
+from genlib.pretrained import load_judge, load_scenes_judge
 
 SCHEMA = "genlib.ladder/1"
 FID_MARGIN, RIGHT_MARGIN = 1.10, -0.02

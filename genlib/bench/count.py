@@ -28,7 +28,7 @@ from genlib.models import image_gpt as gpt
 from genlib.models.coarse_to_fine import CoarseToFineConfig
 from genlib.models.flow import FlowConfig
 from genlib.models.image_gpt import ImageGPTConfig
-from genlib.models.speller import LETTERS
+from genlib.models.letters import LETTERS
 from genlib.models.transformer import TransformerConfig
 
 NUMBER = 4  # bytes of a float32
@@ -181,7 +181,7 @@ def transformer(config: TransformerConfig, n: int, keys: int | None = None, batc
 
 
 def spelling(width: int, tokens: int, alphabet: int, copies: int = 1) -> Work:
-    """Counts what a `Speller` does to read and to draw tokens, letter after letter.
+    """Counts what a `Letters` does to read and to draw tokens, letter after letter.
 
     It adds eight embeddings to read a token. To draw one it multiplies by `w × w` once, and for
     each of eight letters by `w × w` and `w × alphabet`.

