@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -290,3 +291,81 @@ def test_noto_emoji_are_drawn_named_and_split():
     assert all(any("\u4e00" <= char <= "\u9fff" for char in c) for c in validation.captions[:20])
     assert (train.images.reshape(len(train), -1).std(1) > 0).all()  # no blank image
     np.testing.assert_array_equal(train.images, emoji(16).images)
+
+
+def bad_exif():
+    return b"Exif\x00\x00II*\x00" + b"\xff" * 40
+
+
+def png(mode, value, clear=None, bits=8):
+    """One PNG pixel by hand: Pillow does not write colours of 16 bits."""
+    kinds = {"L": 0, "RGB": 2}
+    width = bits // 8
+    row = b"\x00" + b"".join(v.to_bytes(width, "big") for v in value)
+
+    def chunk(name, data):
+        body = name + data
+        return len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+    head = (1).to_bytes(4, "big") * 2 + bytes([bits, kinds[mode], 0, 0, 0])
+    found = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+    if clear is not None:
+        found += chunk(b"tRNS", b"".join(v.to_bytes(2, "big") for v in clear))
+    return found + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "clear", "bits", "pixel"),
+    [
+        ("L", (7,), None, 8, (7, 7, 7)),
+        ("L", (7,), (7,), 8, (255, 255, 255)),
+        ("L", (7,), (8,), 8, (7, 7, 7)),
+        ("L", (0x0700,), (0x0700,), 16, (255, 255, 255)),
+        ("L", (0x0700,), (0x0701,), 16, (7, 7, 7)),
+        ("L", (0xFFFF,), None, 16, (255, 255, 255)),
+        ("RGB", (1, 2, 3), (1, 2, 3), 8, (255, 255, 255)),
+        ("RGB", (1, 2, 3), (3, 2, 1), 8, (1, 2, 3)),
+        ("RGB", (0x0102, 0x0203, 0x0304), (0x0102, 0x0203, 0x0304), 16, (255, 255, 255)),
+        ("RGB", (0x0102, 0x0203, 0x0304), (0xFF00, 0, 0), 16, (1, 2, 3)),
+    ],
+)
+def test_transparency_of_every_depth_is_white(mode, value, clear, bits, pixel):
+    image = Image.open(io.BytesIO(png(mode, value, clear, bits)))
+    assert tuple(square(image, 1)[0, 0]) == pixel
+
+
+def write_one(tmp_path, file, name):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (9, 8, 7)).save(file, "PNG")
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"file_name": name, "text": "a grey square"})
+    (tmp_path / "metadata.jsonl").write_text(line + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_line"),
+    [(" 1.png", " 1.png"), ("夕阳 海.png", "夕阳 海.png"), ("e\u0301.png", "\u00e9.png")],
+)
+def test_names_with_spaces_and_other_unicode_forms_are_found(tmp_path, on_disk, in_line):
+    write_one(tmp_path, tmp_path / on_disk, in_line)
+    assert folder(tmp_path, 2).images[0, 0, 0].tolist() == [9, 8, 7]
+
+
+def test_a_snapshot_in_the_cache_of_a_hub_is_read(tmp_path):
+    snapshot, blobs = tmp_path / "datasets--a--b/snapshots/0f", tmp_path / "datasets--a--b/blobs"
+    write_one(snapshot, blobs / "77aa", "1.png")
+    (snapshot / "1.png").symlink_to("../../blobs/77aa")
+    assert len(folder(snapshot)) == 1
+    (snapshot / "1.png").unlink()
+    (snapshot / "1.png").symlink_to(tmp_path / "secret.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    with pytest.raises(ValueError, match="lies outside"):
+        folder(snapshot)
+
+
+def test_damaged_exif_does_not_spoil_a_good_image(tmp_path):
+    file = tmp_path / "1.jpg"
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(file, exif=bad_exif())
+    line = json.dumps({"file_name": "1.jpg", "text": "orange"})
+    (tmp_path / "metadata.jsonl").write_text(line)
+    assert abs(int(folder(tmp_path, 2).images[0, 0, 0, 0]) - 200) < 6

@@ -6,7 +6,10 @@ in the other: `{"file_name": "cats/1.png", "text": "a cat asleep on a sill"}`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import unicodedata
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +42,13 @@ class Captioned:
 def folder(path: str | Path, size: int = 64) -> Captioned:
     """Reads a folder of captioned images, in the order of its `metadata.jsonl`.
 
-    Each image is turned upright (EXIF), laid over white where it is transparent, cut to its
-    central square and resized with antialiasing. An animation gives its first frame. All lines
-    are checked before anything is refused, so that one error tells of several mistakes.
+    Each image is turned upright (EXIF, where it can be read), laid over white where it is
+    transparent, cut to its central square and resized with antialiasing. An animation gives its
+    first frame. All lines are checked before anything is refused, so that one error tells of
+    several mistakes.
+
+    A file may be a link within the folder, or, as in the cache of a hub, into the `blobs` that
+    belong to its snapshot. A name that is spelt in another Unicode form than its file is found.
 
     Args:
         path: the folder. Files in its subfolders are named with their path, `cats/1.png`.
@@ -116,12 +123,20 @@ def square(image: Image.Image, size: int) -> np.ndarray:
         >>> square(Image.new("L", (30, 20), 7), 2).tolist()[0]
         [[7, 7, 7], [7, 7, 7]]
     """
-    image = ImageOps.exif_transpose(image)
+    image.load()  # so that what is wrong with the pixels is not taken for wrong metadata
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged EXIF in a good image: it stays as it lies
+        image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("its pixels are floats of unknown range; save it with 8 or 16 bits")
+    clear = image.info.get("transparency")  # of PNG: one grey level or colour, in the file's depth
     if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255, not scale them
         wide = np.clip(np.asarray(image, np.int64), 0, 65535)
-        image = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
+        grey = np.rint(wide / 257).astype(np.uint8)
+        opaque = np.where(wide == clear, 0, 255) if isinstance(clear, int) else 255 + 0 * wide
+        image = Image.fromarray(np.stack([grey, opaque.astype(np.uint8)], -1), "LA")
+    elif isinstance(clear, tuple) and max(clear) > 255:  # Pillow has cut the colours to 8 bits
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
@@ -142,27 +157,51 @@ def _parse(line: bytes) -> tuple[str, str]:
         value = entry.get(key)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{key!r} must be a text that is not empty, got {value!r:.40}")
-        values.append(value.strip())
-    return values[0], values[1]
+        values.append(value)
+    return values[0], values[1].strip()  # a file's name may begin with a space
 
 
 def _inside(parent: Path, name: str) -> Path:
-    """Returns the file of that name, if it is one and lies in the folder."""
+    """Returns the file of that name, if it is one and lies in the folder or in its hub's cache."""
     try:
-        file = (parent / name).resolve()
+        file = _spelt(parent, name).resolve()
         found = file.is_file()
     except (OSError, ValueError) as error:  # a null byte, a name too long, a ring of links
         raise ValueError(f"{name!r:.80} is no file name ({error})") from error
-    if not file.is_relative_to(parent.resolve()):
+    within = [parent.resolve(), *_blobs(parent.absolute())]
+    named_inside = os.path.normpath(parent / name).startswith(os.path.normpath(parent) + os.sep)
+    if not named_inside or not any(file.is_relative_to(place) for place in within):
         raise ValueError(f"{name!r} lies outside of the folder")
     if not found:
         raise ValueError(f"no file {name!r} in the folder")
     return file
 
 
+def _spelt(parent: Path, name: str) -> Path:
+    """Returns the path of a name, or of the one file that is spelt so in another Unicode form."""
+    file = parent / name
+    if file.exists() or name.isascii() or not file.parent.is_dir():
+        return file
+    form = unicodedata.normalize("NFC", file.name)
+    same = [f for f in file.parent.iterdir() if unicodedata.normalize("NFC", f.name) == form]
+    return same[0] if len(same) == 1 else file
+
+
+def _blobs(folder: Path) -> list[Path]:
+    """Returns where a hub keeps the files that the links of a snapshot lead to.
+
+    The layout is `<repository>/snapshots/<revision>/…`, with links into `<repository>/blobs`.
+    """
+    for place in (folder, *folder.parents):
+        if place.parent.name == "snapshots":
+            return [(place.parent.parent / "blobs").resolve()]
+    return []
+
+
 def _read(file: Path, size: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata: what it can, Pillow reads all the same
             # A small file can unpack to gigabytes: Pillow's warning is the limit here.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
