@@ -311,3 +311,14 @@ def test_offline_means_that_nothing_is_fetched(elsewhere, keras_gives):
 
     keras_gives(forbidden)
     assert fashion_mnist().source == "subset"
+
+
+def test_a_fingerprint_tells_other_pixels_shapes_and_types_apart():
+    from genlib.data.images import fingerprint
+
+    base = np.zeros((2, 3), np.uint8)
+    other = base.copy()
+    other[1, 2] = 1
+    different = [base, other, base.reshape(3, 2), base.astype(np.int8)]
+    assert len({fingerprint(images) for images in different}) == 4
+    assert fingerprint(base) == fingerprint(base.copy())

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+
+
+def fingerprint(images: np.ndarray) -> str:
+    """Returns 16 hexadecimal digits that tell one set of images, in its order, from another.
+
+    Args:
+        images: of any shape and type, which count too.
+
+    Example:
+        >>> fingerprint(np.zeros(2, np.uint8)) == fingerprint(np.zeros(3, np.uint8))
+        False
+    """
+    images = np.ascontiguousarray(images)
+    head = f"{images.dtype.str}{images.shape}".encode()
+    return hashlib.sha256(head + images.tobytes()).hexdigest()[:16]
 
 
 def to_float(images: np.ndarray) -> np.ndarray:

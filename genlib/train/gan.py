@@ -12,7 +12,7 @@ import numpy as np
 
 from genlib import weights
 from genlib.data import fashion_mnist
-from genlib.data.images import to_float
+from genlib.data.images import fingerprint, to_float
 from genlib.models.gan import ARTICLE, GAN, GANConfig
 
 
@@ -58,8 +58,13 @@ class GANTask:
 
     def describe(self) -> dict[str, Any]:
         """Returns recipe, settings, seed and data."""
-        data = f"{self.data_label}, {len(self.images)} images"
-        return {"recipe": "gan", "config": asdict(self.config), "seed": self.seed, "data": data}
+        return {
+            "recipe": "gan",
+            "config": asdict(self.config),
+            "seed": self.seed,
+            "data": f"{self.data_label}, {len(self.images)} images",
+            "data fingerprint": fingerprint(self.images),
+        }
 
     def prepare(self, epoch: int) -> None:
         """Returns nothing: the images are there, and latents are drawn step by step."""

@@ -19,7 +19,7 @@ from keras import ops
 
 from genlib import backend, pretrained, weights
 from genlib.data import fashion_mnist
-from genlib.data.images import to_float, to_uint8
+from genlib.data.images import fingerprint, to_float, to_uint8
 from genlib.models import gan
 from genlib.speed import prune
 
@@ -110,6 +110,7 @@ class HealTask:
             "seed": self.seed,
             "teacher": TEACHER,
             "data": f"{self.data_label}, {len(self.images)} images; {self.latents} latents",
+            "data fingerprint": fingerprint(self.images),
         }
 
     def variables(self) -> dict[str, Any]:

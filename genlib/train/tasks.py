@@ -17,6 +17,7 @@ from keras import ops
 
 from genlib import backend, text, weights
 from genlib.data import FashionMNIST, captions, fashion_mnist, scenes, to_float
+from genlib.data.images import fingerprint
 from genlib.models import coarse_to_fine, flow
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
@@ -420,5 +421,8 @@ class FashionTask(FitTask):
 
     def describe(self) -> dict[str, Any]:
         """Returns also which images there are."""
-        label = f"{self.data.label()}, {self.images_per_epoch()} images"
-        return {**super().describe(), "data": label}
+        more = {
+            "data": f"{self.data.label()}, {self.images_per_epoch()} images",
+            "data fingerprint": fingerprint(self.data.train_images),
+        }
+        return {**super().describe(), **more}
