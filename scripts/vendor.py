@@ -27,14 +27,6 @@ PACKAGES: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("es5/input/tex/extensions/*.js", "input/tex/extensions"),
         ],
     ),
-    "mermaid": (
-        "11.12.1",
-        [
-            ("dist/mermaid.esm.min.mjs", "mermaid.esm.min.mjs"),
-            # One chunk for each kind of diagram, loaded on demand.
-            ("dist/chunks/mermaid.esm.min/*.mjs", "chunks/mermaid.esm.min"),
-        ],
-    ),
 }
 
 

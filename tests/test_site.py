@@ -99,7 +99,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     driver.quit()
 
 
-# Wait for fonts, MathJax and mermaid: all that changes a page after it is loaded.
+# Wait for fonts and MathJax: all that changes a page after it is loaded.
 SETTLED = """
 const done = arguments[arguments.length - 1];
 (async () => {
@@ -107,10 +107,6 @@ const done = arguments[arguments.length - 1];
     'beforeend', '<style>*, ::before, ::after { transition: none !important }</style>');
   await document.fonts.ready;
   if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
-  const end = Date.now() + 20000;
-  const waiting = () => [...document.querySelectorAll('pre.mermaid, div.mermaid')]
-    .some(box => !box.querySelector('svg'));
-  while (waiting() && Date.now() < end) await new Promise(go => setTimeout(go, 50));
   done(true);
 })();
 """
@@ -139,8 +135,6 @@ return {
   formulas: [...main.querySelectorAll('.math')].filter(
     node => !node.querySelector('mjx-container svg')).map(text)
     .concat([...main.querySelectorAll('[data-mml-node="merror"], mjx-merror')].map(text)),
-  diagrams: [...main.querySelectorAll('pre.mermaid, div.mermaid')].filter(
-    node => !node.querySelector('svg') || /Syntax error/.test(node.textContent)).map(text),
   titles: main.querySelectorAll('h1').length === 1 ? [] : ['a page has one title'],
 };
 """

@@ -3,17 +3,21 @@
 * `{{ repository }}` in a page becomes the address in `_config.yml`, which stands nowhere else.
 * The Colab button and the download open the paired notebook in `notebooks/`.
 * `{cost-badge}` shows what a chapter cost to run when it was last recorded.
+* `{mermaid}` shows the drawing of a diagram that `scripts/diagrams.py` made of its source.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+DIAGRAMS = Path(__file__).resolve().parents[1] / "_assets" / "diagrams"
 PLACEHOLDER = "{{ repository }}"
 TIMES = Path(__file__).resolve().parents[2] / "benchmarks" / "chapter-times.json"
 
@@ -72,9 +76,39 @@ class CostBadge(SphinxDirective):
         return [line]
 
 
+def diagram_name(page: str, source: str) -> str:
+    """The file of a diagram's drawing: its page, and a hash of its source."""
+    digest = hashlib.sha256(source.strip().encode()).hexdigest()[:8]
+    return f"{page}-{digest}.svg"
+
+
+class Diagram(SphinxDirective):
+    """`{mermaid}`: a diagram, shown as the drawing that lies in the repository."""
+
+    has_content = True
+    option_spec = {"caption": directives.unchanged, "alt": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        """Look the drawing up; without one, the build fails with what to do."""
+        name = diagram_name(Path(self.env.docname).name, "\n".join(self.content))
+        if not (DIAGRAMS / name).is_file():
+            raise self.error(f"No drawing {name} of this diagram. Run: python scripts/diagrams.py")
+        if "alt" not in self.options:
+            raise self.error("A diagram needs :alt:, words for those who cannot see it.")
+        path = f"/book/_assets/diagrams/{name}"
+        self.env.note_dependency(str(DIAGRAMS / name))
+        figure = nodes.figure(classes=["diagram"], align="center")
+        figure += nodes.image(uri=path, alt=self.options["alt"])
+        if "caption" in self.options:
+            words, messages = self.parse_inline(self.options["caption"], lineno=self.lineno)
+            figure += [nodes.caption(self.options["caption"], "", *words), *messages]
+        return [figure]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     app.add_directive("cost-badge", CostBadge)
+    app.add_directive("mermaid", Diagram)
     app.connect("source-read", fill_in_repository)
     # After the theme (priority 500) has made its buttons.
     app.connect("html-page-context", point_buttons_at_notebook, priority=900)
