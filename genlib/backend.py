@@ -36,6 +36,11 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 with _without_stderr():
     import keras
 
+# What genlib's networks are made for, whatever a user's keras.json says: channels last, float32.
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+keras.config.set_dtype_policy("float32")
+
 Tensor = Any  # tf.Tensor, jax.Array or torch.Tensor
 Pullback = Callable[[Tensor], tuple[list[Tensor], Tensor]]
 

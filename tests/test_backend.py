@@ -1,5 +1,10 @@
 """The backend file: the same answers whatever Keras runs on."""
 
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -79,3 +84,43 @@ def test_is_finite_sees_nan_and_infinity():
 def test_device_and_threads_describe_this_machine():
     assert backend.device().split(":")[0] in ("cpu", "gpu", "cuda", "tpu")
     assert all(isinstance(v, int) for v in backend.threads().values())
+
+
+def test_a_users_keras_json_does_not_change_what_genlib_computes(tmp_path):
+    """Image format and precision are genlib's own; a file with others must not break loading."""
+    settings = {
+        "floatx": "float16",
+        "epsilon": 1e-7,
+        "backend": keras.backend.backend(),
+        "image_data_format": "channels_first",
+        "dtype_policy": "mixed_bfloat16",
+    }
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = (
+        "from genlib import backend, pretrained; import numpy as np\n"
+        "g, _ = pretrained.load_generator('gan-mlp-fashion')\n"
+        "x = backend.to_numpy(g(np.zeros((1, 100), 'float32')))\n"
+        "print(x.shape, x.dtype)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split("\n")[0] == "(1, 28, 28, 1) float32", done.stderr[-500:]
+
+
+def test_a_loss_is_differentiated_and_what_it_updates_is_kept():
+    x, calls = keras.Variable(3.0), keras.Variable(0.0, trainable=False)
+
+    def loss():
+        calls.assign_add(1.0)
+        return x * x * x
+
+    step = backend.compile_step(lambda: backend.gradients(loss, [x], [calls]), [x, calls])
+    for _ in range(2):
+        value, (slope,) = step()
+    assert float(backend.to_numpy(value)) == 27.0
+    assert float(backend.to_numpy(slope)) == 27.0
+    assert float(backend.to_numpy(calls.value)) == 2.0
