@@ -65,8 +65,9 @@ $(VENV)/.backends: $(PINS) | $(VENV)/.base
 
 book: $(VENV)/.base ## execute every chapter and build the site
 	@$(BIN)/python scripts/execution_cache.py check
+	@$(BIN)/python scripts/execution_cache.py execute
+	@echo "Building the pages"
 	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
-	@$(BIN)/python scripts/execution_cache.py times
 	@echo "The site is at _build/html/index.html; make serve shows it."
 
 serve: book ## build the site and show it on this machine
@@ -87,7 +88,8 @@ test: $(VENV)/.base ## run the library's tests and every notebook
 	@$(BIN)/python scripts/execution_cache.py check
 	@rm -rf runs/notebooks && mkdir -p runs && cp -r notebooks runs/notebooks
 	@# On a copy (nbmake skips _build), so that outputs stay out of git; the book shows these runs.
-	@$(BIN)/pytest --nbmake --nbmake-timeout=900 --overwrite runs/notebooks
+	@$(BIN)/pytest --nbmake --nbmake-timeout=900 --overwrite -v -o console_output_style=times \
+	  runs/notebooks
 	@$(BIN)/python scripts/execution_cache.py feed
 
 test-site: book ## open every page of the built site in a headless browser

@@ -3,8 +3,8 @@
 * `check` empties it when genlib, its weights, the pins or a benchmark's result have changed:
   the cache itself only looks at the cells.
 * `feed` puts the notebooks that the tests have executed into it, so the book need not run them.
-* `times` prints how long each chapter took.
-* `record` writes that to benchmarks/chapter-times.json, which the book's labels read.
+* `execute` runs the chapters that it lacks, one line for each, and ends with status 1 if one fails.
+* `record` writes how long each took to benchmarks/chapter-times.json, which the labels read.
 """
 
 import datetime
@@ -13,20 +13,27 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import yaml
 from jupyter_cache import get_cache
-from jupyter_cache.base import CacheBundleIn
-from sync import pages
+from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from sync import has_code, notebook, pages
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 CACHE, KEY, DOCTREES = BUILD / ".jupyter_cache", BUILD / ".cache-key", BUILD / ".doctrees"
 TIMES = ROOT / "benchmarks" / "chapter-times.json"
 MARKS = "iopub.execute_input", "shell.execute_reply"
+# A kernel talks over TCP sockets of this machine. With keys made for each kernel no other program
+# can read along; without them it warns, on every page.
+ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})
 
 
 def inputs() -> Iterator[Path]:
@@ -68,17 +75,73 @@ def seconds_of(notebook: nbformat.NotebookNode) -> float:
     return (max(times) - min(times)).total_seconds() if times else 0.0
 
 
+def keep(cache: JupyterCacheAbstract, name: str, executed: nbformat.NotebookNode) -> None:
+    """Put an executed notebook into the cache, under the name of its chapter."""
+    data = {"execution_seconds": seconds_of(executed)}
+    for cell in executed.cells:
+        cell.metadata.pop("execution", None)  # the cache compares the cells' metadata
+    bundle = CacheBundleIn(executed, str(ROOT / "book" / f"{name}.md"), data=data)
+    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
 def feed() -> None:
-    """Cache the notebooks that the tests executed, under the names of their chapters."""
+    """Cache the notebooks that the tests executed."""
     cache = get_cache(str(CACHE))
     for path in sorted((ROOT / "runs" / "notebooks").glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        uri = str(ROOT / "book" / f"{path.stem}.md")
-        data = {"execution_seconds": seconds_of(notebook)}
-        for cell in notebook.cells:
-            cell.metadata.pop("execution", None)  # the cache compares the cells' metadata
-        bundle = CacheBundleIn(notebook, uri, data=data)
-        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        keep(cache, path.stem, nbformat.read(path, as_version=4))
+
+
+def chapters() -> dict[str, nbformat.NotebookNode]:
+    """The chapters with code, in reading order, not executed."""
+    listed = pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    texts = {Path(page).name: (ROOT / f"{page}.md").read_text(encoding="utf-8") for page in listed}
+    return {
+        name: nbformat.reads(notebook(text), as_version=4)
+        for name, text in texts.items()
+        if has_code(text)
+    }
+
+
+def is_cached(cache: JupyterCacheAbstract, chapter: nbformat.NotebookNode) -> bool:
+    """Whether the cache has a run of these cells."""
+    try:
+        cache.match_cache_notebook(chapter)
+    except KeyError:
+        return False
+    return True
+
+
+def run_chapter(chapter: nbformat.NotebookNode, timeout: int) -> str:
+    """Execute a chapter in place, in the folder of the book; return what went wrong, or ""."""
+    client = NotebookClient(chapter, timeout=timeout, record_timing=True, config=ENCRYPTED)
+    try:
+        client.execute(cwd=str(ROOT / "book"))
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        return str(error)
+    return ""
+
+
+def execute() -> int:
+    """Run the chapters that the cache lacks; a line for each as it ends. Return the exit status."""
+    cache, everything = get_cache(str(CACHE)), chapters()
+    missing = {name: nb for name, nb in everything.items() if not is_cached(cache, nb)}
+    timeout = yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]["timeout"]
+    print(f"{len(everything) - len(missing)} of {len(everything)} chapters need not be executed.")
+    errors, begun = {}, time.monotonic()
+    for left, (name, chapter) in zip(reversed(range(len(missing))), missing.items(), strict=True):
+        print(f"  {name:24}", end="", flush=True)
+        start = time.monotonic()
+        error = run_chapter(chapter, timeout)
+        seconds = time.monotonic() - start
+        print(f"{seconds:7.1f} s{'  FAILED' if error else ''}  ({left} left)", flush=True)
+        if error:
+            errors[name] = error
+        else:
+            keep(cache, name, chapter)
+    print(f"Executed {len(missing)} chapters in {time.monotonic() - begun:.0f} s.")
+    for name, error in errors.items():
+        print(f"\n{name} failed:\n{error}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 def chapter_seconds() -> dict[str, float]:
@@ -86,25 +149,20 @@ def chapter_seconds() -> dict[str, float]:
     latest = {}
     for record in sorted(get_cache(str(CACHE)).list_cache_records(), key=lambda r: r.created):
         latest[Path(record.uri).stem] = record.data.get("execution_seconds", 0.0)
-    order = [Path(page).name for page in pages(yaml.safe_load((ROOT / "_toc.yml").read_text()))]
-    return {name: latest[name] for name in order if name in latest}
-
-
-def times() -> None:
-    """Print one line a chapter and the sum."""
-    seconds = chapter_seconds()
-    for name, time in seconds.items():
-        print(f"{time:7.1f} s  {name}")
-    print(f"{sum(seconds.values()):7.1f} s  in all, when last executed")
+    return {name: latest[name] for name in chapters() if name in latest}
 
 
 def record() -> None:
     """Keep today's times in git, with the machine's cores and the date."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     records = json.loads(TIMES.read_text()) if TIMES.exists() else {}
-    for name, time in chapter_seconds().items():
+    for name, seconds in chapter_seconds().items():
         # What a GPU run recorded stays.
-        machine = {"seconds": round(time, 1), "cores": len(os.sched_getaffinity(0)), "date": today}
+        machine = {
+            "seconds": round(seconds, 1),
+            "cores": len(os.sched_getaffinity(0)),
+            "date": today,
+        }
         records[name] = records.get(name, {}) | machine
     TIMES.parent.mkdir(exist_ok=True)
     TIMES.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
@@ -112,7 +170,7 @@ def record() -> None:
 
 
 if __name__ == "__main__":
-    actions = {"check": check, "feed": feed, "times": times, "record": record}
+    actions = {"check": check, "feed": feed, "execute": execute, "record": record}
     if len(sys.argv) != 2 or sys.argv[1] not in actions:
         sys.exit(__doc__)
-    actions[sys.argv[1]]()
+    sys.exit(actions[sys.argv[1]]())

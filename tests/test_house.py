@@ -22,6 +22,7 @@ ADDRESS = CONFIG["repository"]["url"]
 by_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "scripts")]
+import execution_cache  # noqa: E402
 import house  # noqa: E402
 import sync  # noqa: E402
 
@@ -142,3 +143,35 @@ def test_make_names_what_is_missing_in_one_line(tmp_path: Path, version: str, sa
     assert result.returncode != 0
     assert len(lines) == 1
     assert said in lines[0]
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A book of two chapters with one cell each, and no cache yet."""
+    (tmp_path / "book").mkdir()
+    for name, line in {"good": "print(6 * 7)", "bad": "1 / 0"}.items():
+        text = f"{sync.FRONT_MATTER}# {name}\n\n```{{code-cell}} python\n{line}\n```\n"
+        (tmp_path / "book" / f"{name}.md").write_text(text)
+    (tmp_path / "_toc.yml").write_text("root: book/good\nchapters:\n- file: book/bad\n")
+    (tmp_path / "_config.yml").write_text("execute: {timeout: 60}\n")
+    monkeypatch.setattr(execution_cache, "ROOT", tmp_path)
+    monkeypatch.setattr(execution_cache, "CACHE", tmp_path / "cache")
+    return tmp_path
+
+
+def test_each_chapter_is_told_as_it_ends_and_a_failed_one_ends_with_status_1(
+    book: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert execution_cache.execute() == 1
+    told = capfd.readouterr()
+    lines = told.out.splitlines()
+    assert re.fullmatch(r"  good +\d+\.\d s  \(1 left\)", lines[1])
+    assert re.fullmatch(r"  bad +\d+\.\d s  FAILED  \(0 left\)", lines[2])
+    assert "ZeroDivisionError" in told.err
+    assert "without encryption" not in told.out + told.err
+
+    # What ran well is kept; what failed runs again.
+    (book / "_toc.yml").write_text("root: book/good\n")
+    assert execution_cache.execute() == 0
+    assert "1 of 1 chapters need not be executed" in capfd.readouterr().out
+    assert list(execution_cache.chapter_seconds()) == ["good"]
