@@ -120,21 +120,21 @@ bench-peers: $(PEERS)/.base ## run the same work by other libraries, side by sid
 	@$(PEERS)/bin/python benchmarks/peers/run.py
 
 weights: $(VENV)/.base ## train the shipped weights again (hours on two cores; stop and go on at will)
-	@$(BIN)/genlib train judge --epochs 8 --out genlib/weights/judge-fashion
-	@$(BIN)/genlib train gan --network mlp --epochs 28 --out runs/gan-mlp
-	@$(BIN)/genlib export runs/gan-mlp --out genlib/weights/gan-mlp-fashion
-	@$(BIN)/genlib train gan --network conv --epochs 10 --out runs/gan-conv
-	@$(BIN)/genlib export runs/gan-conv --out genlib/weights/gan-conv-fashion
-	@$(BIN)/genlib train gan-small --out runs/gan-small
-	@$(BIN)/genlib export runs/gan-small --out genlib/weights/gan-small-fashion
-	@$(BIN)/genlib train vae --out genlib/weights/vae-fashion
-	@# In this order: each model needs the weights of those before it.
-	@$(BIN)/genlib train text-teacher --out genlib/weights/text-teacher
-	@for recipe in scenes-judge:judge-scenes scenes-eye:eye-scenes scenes-critic:critic-scenes \
-	    tokenizer text-student \
-	    image-gpt coarse-to-fine flow flow-shortcut flow-small image-gpt-student; do \
-	  $(BIN)/genlib train $${recipe%:*} --out runs/$${recipe%:*} && \
-	  $(BIN)/genlib export runs/$${recipe%:*} --out genlib/weights/$${recipe#*:}; done
+	@# In this order: each network needs the weights of some before it. A finished run is not trained again.
+	@train() { local recipe=$$1 name=$$2; shift 2; echo "== $$name"; \
+	    $(BIN)/genlib train $$recipe "$$@" --out runs/$$name; \
+	    $(BIN)/genlib export runs/$$name --out genlib/weights/$$name; }; \
+	  train judge judge-fashion; \
+	  train gan gan-mlp-fashion --network mlp --epochs 28; \
+	  train gan gan-conv-fashion --network conv --epochs 10; \
+	  train gan-small gan-small-fashion; \
+	  train vae vae-fashion; \
+	  train scenes-judge judge-scenes; \
+	  train scenes-perceptual perceptual-scenes; \
+	  train scenes-reward reward-scenes; \
+	  $(BIN)/genlib train text-teacher --out genlib/weights/text-teacher; \
+	  for recipe in tokenizer text-student image-gpt coarse-to-fine flow flow-shortcut flow-small \
+	      image-gpt-student; do train $$recipe $$recipe; done
 
 clean: ## remove what was built, the environment too
 	rm -rf _build runs/notebooks $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis

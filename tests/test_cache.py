@@ -164,18 +164,18 @@ def test_the_stream_follows_zipf_s_law_and_its_seed():
         zipf_stream(3, [["a"], []])
 
 
-def test_paraphrases_of_one_wish_ask_for_the_same_and_of_two_do_not():
-    wishes = paraphrases(30, 4, seed=1)
+def test_paraphrases_of_one_intent_ask_for_the_same_and_of_two_do_not():
+    intents = paraphrases(30, 4, seed=1)
     keys = set()
-    for wordings in wishes:
+    for wordings in intents:
         assert len({a.text for a in wordings}) == len(wordings) <= 4
         assert len({(a.attributes, a.named) for a in wordings}) == 1
         asked = wordings[0]
         names = enumerate(captions.ATTRIBUTES)
         keys.add(tuple(asked.attributes[i] if name in asked.named else None for i, name in names))
     assert len(keys) == 30
-    assert max(len(wordings) for wordings in wishes) == 4
-    assert wishes == paraphrases(30, 4, seed=1)
+    assert max(len(wordings) for wordings in intents) == 4
+    assert intents == paraphrases(30, 4, seed=1)
     with pytest.raises(ValueError, match="at least 1"):
         paraphrases(0, 1)
 

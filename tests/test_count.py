@@ -160,7 +160,7 @@ def test_a_forward_of_one_token_against_a_cache():
     assert_counts(count.transformer(SHAPE, 1, keys=40, batch=3), forward, normal(3, 1, 48))
 
 
-def test_the_speller():
+def test_letters_as_they_are_drawn():
     model = ImageGPT(ImageGPTConfig(SHAPE, text_width=TEXT))
 
     def draw(y, uniform):

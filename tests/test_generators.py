@@ -182,24 +182,24 @@ def test_each_token_reads_the_same_part_of_the_image():
 WORDS = np.array([[a, b] for a in range(3) for b in range(3)], np.int32)
 
 
-def likelihoods(speller, y):
-    logs = speller.log_probability(np.repeat(y, len(WORDS), axis=0), WORDS)
+def likelihoods(model, y):
+    logs = model.log_probability(np.repeat(y, len(WORDS), axis=0), WORDS)
     return np.exp(keras.ops.convert_to_numpy(logs))
 
 
 def test_all_words_add_up_to_one():
-    speller = Letters(3, letters=2, width=8, seed=0)
+    model = Letters(3, letters=2, width=8, seed=0)
     y = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
-    assert likelihoods(speller, y).sum() == pytest.approx(1, abs=1e-5)
+    assert likelihoods(model, y).sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_drawn_words_follow_their_probability():
-    speller, n = Letters(3, letters=2, width=8, seed=0), 20_000
+    model, n = Letters(3, letters=2, width=8, seed=0), 20_000
     y = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
     uniform = np.random.default_rng(1).random((n, 1, 2), dtype=np.float32)
-    drawn = keras.ops.convert_to_numpy(speller.pick(np.repeat(y[None], n, axis=0), uniform))
+    drawn = keras.ops.convert_to_numpy(model.pick(np.repeat(y[None], n, axis=0), uniform))
     shares = np.bincount(drawn[:, 0] @ [3, 1], minlength=9) / n
-    np.testing.assert_allclose(shares, likelihoods(speller, y), atol=0.015)
+    np.testing.assert_allclose(shares, likelihoods(model, y), atol=0.015)
 
 
 # ---------------------------------------------------------------- flow
