@@ -118,88 +118,6 @@ def generate(
     return Generated(images, descriptions, notes, clock.spent, used)
 
 
-def _choose(
-    n: int,
-    sample: Sample,
-    tokenizer: Tokenizer,
-    written: Sequence[text.Description],
-    embedded: np.ndarray,
-    seed: int,
-    clock: _Clock,
-) -> np.ndarray:
-    asked = np.array([captions.indices(d.attributes) for d in written])
-    reward_model = load_scenes_judge(REWARD_MODEL)
-    found = best_of(n, sample, tokenizer, reward_model, asked, seed, embedded=embedded, timed=clock)
-    return found[1]
-
-
-def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student") -> list[str]:
-    """Returns `n` full descriptions of what a prompt asks for, as `generate` uses them.
-
-    Raises:
-        ValueError: if the prompt is empty, or an argument is out of range or unknown.
-    """
-    check(prompt, n, seed)
-    return [d.text for d in complete(prompt, n, seed, writer)]
-
-
-def check_out(out: str | Path) -> None:
-    """Makes sure, before the work, that there is room for its result.
-
-    Raises:
-        OSError: if `out` cannot be written, or is a folder that is not empty.
-    """
-    out = Path(out)
-    if out.suffix.lower() == ".png":
-        if out.is_dir():
-            raise IsADirectoryError(f"{out} is a folder. Give a file's name.")
-    else:
-        files.check_free(out)
-    parent = next(p for p in out.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{parent} cannot be written, so {out} has no place. Give another.")
-
-
-def save(made: Generated, out: str | Path) -> None:
-    """Writes images: onto one PNG sheet if `out` ends in .png, else into a folder of PNG files.
-
-    The folder also holds `metadata.jsonl`, so that `genlib.data.folder` reads it again.
-
-    Raises:
-        OSError: if they cannot be written; nothing half-written stays behind.
-    """
-    out = Path(out)
-    if out.suffix.lower() == ".png":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        plot.save_png(made.images, out)
-        return
-    content: dict[str, bytes] = {}
-    lines = []
-    for i, (image, description) in enumerate(zip(made.images, made.descriptions, strict=True)):
-        content[f"{i:04d}.png"] = files.to_png(image, optimize=True)
-        record = {"file_name": f"{i:04d}.png", "text": description}
-        lines.append(json.dumps(record, ensure_ascii=False))
-    content["metadata.jsonl"] = ("\n".join(lines) + "\n").encode()
-    files.write_folder(out, content)
-
-
-def check(prompt: str, n: int, seed: int) -> None:
-    """Makes sure that a prompt can be drawn.
-
-    Raises:
-        TypeError: if the prompt is no text.
-        ValueError: if it is empty, or a number is out of range.
-    """
-    if not isinstance(prompt, str):
-        raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
-    if not prompt.strip():
-        raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
-    if not 1 <= n <= MOST:
-        raise ValueError(f"n = {n}; give 1 to {MOST}.")
-    if seed < 0:
-        raise ValueError(f"seed = {seed}; give 0 or a positive integer.")
-
-
 class _Clock:
     """Calls functions, and adds up the milliseconds of each stage."""
 
@@ -214,7 +132,13 @@ class _Clock:
 
 
 def complete(prompt: str, n: int, seed: int, writer: Writer) -> list[text.Description]:
-    """Completes a prompt to `n` full descriptions, the first thing that `generate` does.
+    """Completes a prompt to `n` full descriptions: the first stage.
+
+    Args:
+        prompt: English or Chinese.
+        n: how many.
+        seed: of what the prompt leaves open.
+        writer: as `describe` of `generate`; with `"off"`, `n` times the prompt itself.
 
     Raises:
         ValueError: if there is no such writer.
@@ -227,30 +151,30 @@ def complete(prompt: str, n: int, seed: int, writer: Writer) -> list[text.Descri
 
 
 def encode(descriptions: tuple[str, ...]) -> np.ndarray:
-    """Embeds descriptions, each different one once: float32 `(n, 128)`."""
+    """Embeds descriptions, float32 `(n, 128)`: the second stage. It reads equal ones once."""
     different = list(dict.fromkeys(descriptions))
     rows = dict(zip(different, text.encode(different), strict=True))
     return np.stack([rows[d] for d in descriptions])
 
 
-def agreement(reward_model: ScenesJudge, images: np.ndarray, attributes: np.ndarray) -> np.ndarray:
-    """Returns how well images show what was asked for.
-
-    Args:
-        reward_model: reads attributes.
-        images: uint8 `(n, 64, 64, 3)`.
-        attributes: what was asked for, int `(n, 5)`, as `genlib.data.scenes` numbers it.
-
-    Returns:
-        float64 `(n,)`: the logarithm of the probability that all five are there, by that model.
-    """
-    rows = np.arange(len(images))
-    parts = reward_model.probabilities(images)
-    shares = [part[rows, attributes[:, i]] for i, part in enumerate(parts)]
-    return np.log(np.maximum(np.stack(shares, 1).astype(np.float64), 1e-12)).sum(1)
+def _choose(
+    n: int,
+    sample: Sample,
+    tokenizer: Tokenizer,
+    written: Sequence[text.Description],
+    embedded: np.ndarray,
+    seed: int,
+    clock: _Clock,
+) -> np.ndarray:
+    """Calls `best_of` for `generate`, in which that name is an argument."""
+    asked = np.array([captions.indices(d.attributes) for d in written])
+    reward_model = load_scenes_judge(REWARD_MODEL)
+    found = best_of(n, sample, tokenizer, reward_model, asked, seed, embedded=embedded, timed=clock)
+    return found[1]
 
 
 def _untimed(_: str, run: Callable[..., Any], *arguments: Any) -> Any:
+    """Stands in for a `_Clock` where nobody asks for times."""
     return run(*arguments)
 
 
@@ -267,8 +191,8 @@ def best_of(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draws `n` images for each description, and keeps the one that the reward model likes best.
 
-    The reward model is not the judge that measures the result: who selects by the measure improves
-    the measure, whatever the images.
+    The reward model is not the judge that measures the result: whoever selects images by a measure
+    improves that measure, whether the images get better or not.
 
     Args:
         n: how many to draw, at least 1.
@@ -304,3 +228,101 @@ def best_of(
         else:
             kept = drawn
     return kept[0], kept[1], kept[2]
+
+
+def agreement(reward_model: ScenesJudge, images: np.ndarray, attributes: np.ndarray) -> np.ndarray:
+    """Returns how well images show what was asked for.
+
+    Args:
+        reward_model: reads attributes.
+        images: uint8 `(n, 64, 64, 3)`.
+        attributes: what was asked for, int `(n, 5)`, as `genlib.data.scenes` numbers it.
+
+    Returns:
+        float64 `(n,)`: the logarithm of the probability that all five are there, by that model.
+    """
+    rows = np.arange(len(images))
+    parts = reward_model.probabilities(images)
+    shares = [part[rows, attributes[:, i]] for i, part in enumerate(parts)]
+    return np.log(np.maximum(np.stack(shares, 1).astype(np.float64), 1e-12)).sum(1)
+
+
+def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student") -> list[str]:
+    """Returns `n` full descriptions of what a prompt asks for, as `generate` uses them.
+
+    Args:
+        prompt: English or Chinese.
+        n: how many, 1 to 1,024.
+        seed: of what the prompt leaves open.
+        writer: as `describe` of `generate`.
+
+    Raises:
+        TypeError: if the prompt is no text.
+        ValueError: if the prompt is empty, or an argument is out of range or unknown.
+    """
+    check(prompt, n, seed)
+    return [d.text for d in complete(prompt, n, seed, writer)]
+
+
+def check_out(out: str | Path) -> None:
+    """Makes sure, before any work, that `save` will find a place for its result.
+
+    Args:
+        out: as in `save`.
+
+    Raises:
+        OSError: if `out` cannot be written, or is a folder that is not empty.
+    """
+    out = Path(out)
+    if out.suffix.lower() == ".png":
+        if out.is_dir():
+            raise IsADirectoryError(f"{out} is a folder. Give a file's name.")
+    else:
+        files.check_free(out)
+    parent = next(p for p in out.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{parent} cannot be written, so {out} has no place. Give another.")
+
+
+def save(made: Generated, out: str | Path) -> None:
+    """Writes images: onto one PNG sheet if `out` ends in .png, else into a folder of PNG files.
+
+    The folder also holds `metadata.jsonl`, so that `genlib.data.folder` reads it again.
+
+    Args:
+        made: what `generate` returned.
+        out: a file's name that ends in .png, or a folder's, new or empty.
+
+    Raises:
+        OSError: if they cannot be written; nothing half-written stays behind.
+    """
+    out = Path(out)
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        plot.save_png(made.images, out)
+        return
+    content: dict[str, bytes] = {}
+    lines = []
+    for i, (image, description) in enumerate(zip(made.images, made.descriptions, strict=True)):
+        content[f"{i:04d}.png"] = files.to_png(image, optimize=True)
+        record = {"file_name": f"{i:04d}.png", "text": description}
+        lines.append(json.dumps(record, ensure_ascii=False))
+    content["metadata.jsonl"] = ("\n".join(lines) + "\n").encode()
+    files.write_folder(out, content)
+
+
+def check(prompt: str, n: int, seed: int) -> None:
+    """Makes sure, before any work, that a prompt can be drawn.
+
+    Raises:
+        TypeError: if the prompt is no text.
+        ValueError: if it is empty, or a number is out of range.
+    """
+    if not isinstance(prompt, str):
+        raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
+    if not prompt.strip():
+        raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
+    if not 1 <= n <= MOST:
+        raise ValueError(f"n = {n}; give 1 to {MOST}.")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}; give 0 or a positive integer.")

@@ -46,7 +46,8 @@ class Method:
         weights: name of its shipped weights, which is also the recipe's.
         about: one line for `genlib methods`.
         options: of `model.sample`, with their defaults.
-        rung: of the ladder that runs it so, for what was last recorded of it.
+        rung: name of the rung of `genlib.ladder` that runs it with these options; the record of
+            the ladder tells by it how fast and how good the method is.
     """
 
     model: Any
@@ -115,6 +116,10 @@ DEFAULT = "flow-shortcut"
 def method_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a method's options, with the given ones in place of their defaults.
 
+    Args:
+        method: one of `METHODS`.
+        given: options by name.
+
     Raises:
         ValueError: if there is no such method, or it has no such option.
     """
@@ -129,6 +134,9 @@ def method_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def load(method: str) -> Any:
     """Returns a method's model with the shipped weights, loaded once.
+
+    Args:
+        method: one of `METHODS`.
 
     Raises:
         ValueError: if there is no such method.
@@ -149,7 +157,10 @@ def load(method: str) -> Any:
 
 @cache
 def load_tokenizer(path: str | Path = "tokenizer") -> Tokenizer:
-    """Returns the tokenizer, from the shipped weights unless told otherwise; loaded once.
+    """Returns the tokenizer, loaded once.
+
+    Args:
+        path: its weights; the shipped ones unless told otherwise.
 
     Raises:
         FileNotFoundError: if there are no such weights.
@@ -176,8 +187,8 @@ def load_judge(path: str | Path = FASHION_JUDGE) -> Judge:
         WeightsError: if they are damaged or those of another model.
 
     Example:
-        >>> judge = load_judge()
-        >>> judge.probabilities(np.zeros((3, 28, 28, 1), np.uint8)).shape
+        >>> images = np.zeros((3, 28, 28, 1), np.uint8)
+        >>> load_judge().probabilities(images).shape
         (3, 10)
     """
     arrays, card = weights.load(path)
@@ -260,6 +271,9 @@ def load_vae(name: str | Path = "vae-fashion") -> tuple[VAE, dict[str, Any]]:
 def load_gan(folder: str | Path) -> GAN:
     """Loads the GAN of a run as its last checkpoint has it.
 
+    Args:
+        folder: of the run.
+
     Raises:
         FileNotFoundError: if the folder holds no run, or the run has no checkpoint yet.
         RunError: if the run trains something else, or is damaged.
@@ -267,6 +281,6 @@ def load_gan(folder: str | Path) -> GAN:
     """
     folder = Path(folder)
     description = checkpoint.read_run(folder, ("gan",))
-    gan = GAN(GANConfig(**description["config"]), description["seed"])
-    checkpoint.restore_trained(folder, gan.variables())
-    return gan
+    model = GAN(GANConfig(**description["config"]), description["seed"])
+    checkpoint.restore_trained(folder, model.variables())
+    return model

@@ -18,7 +18,7 @@ def _decimals(value: float, digits: int) -> int:
 
 
 def format_ratio(ratio: float, low: float, high: float) -> str:
-    """Writes a ratio and its interval: `3.4× (3.1–3.8)`; two decimals near 1."""
+    """Writes a ratio and the ends of its interval: `3.4× (3.1–3.8)`; two decimals near 1."""
     d = 2 if 0.8 <= ratio < 2 else _decimals(ratio, 2)
     return f"{ratio:.{d}f}× ({low:.{d}f}–{high:.{d}f})"
 
@@ -65,7 +65,15 @@ def glue(name: str, text: str) -> str:
 
 
 def table(head: list[str], rows: list[list[str]], foot: str) -> str:
-    """An HTML table; the class `dataframe` is the one that notebook themes style in dark mode."""
+    """Writes an HTML table, of which every column but the first is aligned to the right.
+
+    Its class, `dataframe`, is the one that notebook themes style in dark mode.
+
+    Args:
+        head: titles of the columns.
+        rows: texts, as many in each row as there are titles.
+        foot: a line below the table.
+    """
 
     def line(cells: list[str], tag: str) -> str:
         style = ["", *[' style="text-align: right"'] * (len(cells) - 1)]

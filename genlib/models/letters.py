@@ -21,7 +21,7 @@ from genlib.models import sampling
 from genlib.models.sampling import guided
 from genlib.models.transformer import embedding, linear
 
-ALPHABET = 64
+ALPHABET = 64  # values of a letter: two letters spell 64 × 64 = 4,096 codes
 LETTERS = 8  # of a token: four codes, two letters each
 
 
@@ -54,7 +54,7 @@ def spell(codes: np.ndarray, alphabet: int = ALPHABET) -> np.ndarray:
 
 
 def unspell(tokens: np.ndarray, alphabet: int = ALPHABET) -> np.ndarray:
-    """Undoes `spell`: int `(n, s·s/4, 8)` → int32 `(n, s, s)`."""
+    """Undoes `spell`: int `(n, s·s/4, 8)` → codes, int32 `(n, s, s)`."""
     n, side = len(tokens), math.isqrt(tokens.shape[1])
     letters = tokens.reshape(n, side, side, 2, 2, 2)
     blocks = letters[..., 0] + alphabet * letters[..., 1]
@@ -78,7 +78,10 @@ class Letters(layers.Layer):
         super().__init__()
         self.letters = letters
         seeds = iter(range(seed, seed + 3 * letters + 1))
+        # To read a token: one table for each letter, whose rows are added.
         self.read = [embedding(alphabet, width, next(seeds)) for _ in range(letters)]
+        # To write one: a state, which starts as what the transformer says and to which each letter
+        # adds its row; and from the state, through a hidden layer, one head for each letter.
         self.enter = linear(width, width, next(seeds))
         self.mix = linear(width, width, next(seeds))
         self.before = [embedding(alphabet, width, next(seeds)) for _ in range(letters - 1)]
@@ -86,7 +89,7 @@ class Letters(layers.Layer):
         self.built = True
 
     def embed(self, tokens: Any) -> Any:
-        """Returns `(..., width)` of tokens, int32 `(..., letters)`."""
+        """Reads tokens, int32 `(..., letters)`, as what a transformer takes, `(..., width)`."""
         return sum(read(tokens[..., i]) for i, read in enumerate(self.read))
 
     def _hidden(self, state: Any) -> Any:
@@ -115,21 +118,21 @@ class Letters(layers.Layer):
         Args:
             y: what the transformer says, float `(..., width)`.
             tokens: int32 `(..., letters)`.
-            shares: probabilities that somebody else gives each letter, float
-                `(..., letters, alphabet)`: then the mean over what they would choose.
+            shares: what a teacher gives each letter, probabilities, float
+                `(..., letters, alphabet)`: then the mean over what the teacher would write.
 
         Returns:
             Natural logarithms of the probabilities, float32 `(...)`.
         """
         logits = self.logits(y, tokens)
         if shares is None:
-            likely = -keras.losses.sparse_categorical_crossentropy(tokens, logits, True)
+            likely = -keras.losses.sparse_categorical_crossentropy(tokens, logits, from_logits=True)
         else:
-            likely = -keras.losses.categorical_crossentropy(shares, logits, True)
+            likely = -keras.losses.categorical_crossentropy(shares, logits, from_logits=True)
         return ops.sum(likely, axis=-1)
 
     def draw(self, y: Any, choose: Callable[[int, Any], Any], guidance: float = 1.0) -> Any:
-        """Draws tokens letter by letter.
+        """Draws tokens letter by letter; how a letter is chosen is the caller's.
 
         Args:
             y: what the transformer says, float `(b, n, width)`; with guidance `(2b, n, width)`,

@@ -1,4 +1,9 @@
-"""Choosing among logits: temperature, top-k, top-p, min-p, and one random number per choice."""
+"""Random numbers, and the choices that are made with them.
+
+Randomness comes from outside: each image has a stream of its own, and each choice among logits
+takes one number of it. So all ways to compute the same logits draw the same image, whatever else is
+in the batch. Temperature, top-k, top-p and min-p change what is chosen from, guidance the logits.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,15 @@ import numpy as np
 from keras import ops
 
 FORBIDDEN = -1e9  # the logit of what must not be chosen
-
-
 Seed = int | tuple[int, ...]  # (seed, turn): the streams of a turn, apart from those of the seed
 
 
 def stream(seed: Seed, i: int) -> np.random.Generator:
     """Returns the stream of random numbers of image `i`.
 
-    Each image has its own, so it is the same image in a batch of one and of a hundred. NumPy's
-    spawn key keeps the streams of all seeds, turns and images apart; words laid side by side would
-    not (`default_rng((2**32, 1))` is `default_rng((0, 1, 1))`).
+    Each image has its own, so it is the same image in a batch of one and of a hundred. The spawn
+    key keeps the streams of all seeds, turns and images apart. A tuple of numbers would not: NumPy
+    takes `default_rng((2**32, 1))` for `default_rng((0, 1, 1))`.
 
     Raises:
         ValueError: if a number is negative, or the seed has more than 64 bits.
@@ -48,11 +51,6 @@ def normals(n: int, shape: tuple[int, ...], seed: Seed) -> np.ndarray:
     """
     _check_count(n)
     return np.stack([stream(seed, i).standard_normal(shape, np.float32) for i in range(n)])
-
-
-def _check_count(n: int) -> None:
-    if n < 1:
-        raise ValueError(f"n = {n}; draw for at least 1 image.")
 
 
 def pick(
@@ -92,22 +90,6 @@ def pick(
         return ops.cast(ops.argmax(ops.convert_to_tensor(logits), -1), "int32")
     kept = restrict(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     return invert(ops.softmax(kept), uniform)
-
-
-def invert(probabilities: Any, uniform: Any) -> Any:
-    """Chooses one code per row: the first whose cumulative share exceeds a random number.
-
-    Args:
-        probabilities: float `(..., codes)`, not negative; they need not add up to 1.
-        uniform: float `(...)` in [0, 1).
-
-    Returns:
-        int32 `(...)`.
-    """
-    shares = ops.cumsum(probabilities, axis=-1)
-    # Rounding may leave the last share below 1: measured against it, no code is out of range.
-    reached = shares > ops.cast(uniform, shares.dtype)[..., None] * shares[..., -1:]
-    return ops.cast(ops.argmax(reached, -1), "int32")
 
 
 def restrict(
@@ -150,8 +132,35 @@ def restrict(
     return logits
 
 
+def invert(probabilities: Any, uniform: Any) -> Any:
+    """Chooses one code per row: the first whose cumulative share exceeds a random number.
+
+    Args:
+        probabilities: float `(..., codes)`, not negative; they need not add up to 1.
+        uniform: float `(...)` in [0, 1).
+
+    Returns:
+        int32 `(...)`.
+    """
+    shares = ops.cumsum(probabilities, axis=-1)
+    # Rounding may leave the last share below 1: measured against it, no code is out of range.
+    reached = shares > ops.cast(uniform, shares.dtype)[..., None] * shares[..., -1:]
+    return ops.cast(ops.argmax(reached, -1), "int32")
+
+
 def guided(logits: Any, guidance: float) -> Any:
-    """Returns logits moved away from those without text, the second half of the batch."""
+    """Moves what a network says of a text further away from what it says without one.
+
+    Args:
+        logits: or velocities, float `(2b, ...)`: the first half of the batch with the texts, the
+            second half without. At guidance 1 nobody is asked without: `(b, ...)`.
+        guidance: 1 changes nothing; the more above 1, the more strictly the text is followed.
+
+    Returns:
+        float `(b, ...)`.
+
+    Reference: Ho and Salimans, 2022, arXiv:2207.12598, equation 6, whose `w` is `guidance - 1`.
+    """
     if guidance == 1.0:
         return logits
     with_text, without = ops.split(logits, 2, axis=0)
@@ -171,6 +180,11 @@ def check_text(text: np.ndarray, width: int) -> np.ndarray:
             "genlib.text.encode makes them."
         )
     return text
+
+
+def _check_count(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"n = {n}; draw for at least 1 image.")
 
 
 def _check(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:

@@ -21,6 +21,9 @@ from keras import layers, ops
 from genlib import backend
 from genlib.data.images import to_float, to_uint8
 
+GRID = 16  # an image is GRID × GRID codes
+IMAGE_SHAPE = (64, 64, 3)
+
 
 @dataclass(frozen=True)
 class TokenizerConfig:
@@ -38,10 +41,6 @@ class TokenizerConfig:
         return math.prod(self.levels)
 
 
-GRID = 16  # an image is GRID × GRID codes
-IMAGE_SHAPE = (64, 64, 3)
-
-
 def quantize(latents: Any, levels: tuple[int, ...]) -> Any:
     """Rounds each channel to the nearest of its levels, equally spaced from -1 to 1.
 
@@ -52,7 +51,7 @@ def quantize(latents: Any, levels: tuple[int, ...]) -> Any:
         levels: how many levels each channel has.
 
     Returns:
-        The same shape.
+        float `(..., channels)`: as many different values in a channel as it has levels.
 
     Reference: Mentzer et al., 2023, arXiv:2309.15505, section 3.1, with levels that lie
     symmetrically around 0.
@@ -83,7 +82,14 @@ def latents_to_codes(latents: np.ndarray, levels: tuple[int, ...]) -> np.ndarray
 
 
 def codes_to_latents(codes: np.ndarray, levels: tuple[int, ...]) -> np.ndarray:
-    """Turns codes back into quantized latents, float32 `(..., channels)`.
+    """Undoes `latents_to_codes`.
+
+    Args:
+        codes: int `(...)`.
+        levels: how many levels each channel has.
+
+    Returns:
+        Quantized latents, float32 `(..., channels)` in [-1, 1].
 
     Raises:
         ValueError: if a code is negative or too large.
@@ -169,16 +175,8 @@ class Tokenizer(keras.Model):
         self._encode = backend.compile_step(self.encoder, self.encoder.variables)
         self._decode = backend.compile_step(self.decoder, self.decoder.variables)
 
-    def fingerprint(self) -> str:
-        """Returns 16 hexadecimal digits that tell one encoder, and so one code, from another.
-
-        A model that was trained on the codes of one tokenizer talks nonsense to another.
-        """
-        parts = [np.asarray(backend.to_numpy(v.value), "<f2") for v in self.encoder.variables]
-        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
-
     def call(self, images: Any) -> Any:
-        """Reconstructs images: float32 `(b, 64, 64, 3)` in [-1, 1], the result about so."""
+        """Reconstructs images, float32 `(b, 64, 64, 3)` in [-1, 1]; the result may go beyond."""
         return self.decoder(quantize(self.encoder(images), self.config.levels))
 
     def latents(self, images: np.ndarray, batch_size: int = 128) -> np.ndarray:
@@ -232,12 +230,27 @@ class Tokenizer(keras.Model):
             )
         return to_uint8(_in_batches(self._decode, latents, batch_size))
 
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that tell one encoder, and so one code, from another.
+
+        A model that was trained on the codes of one tokenizer talks nonsense to another.
+        """
+        parts = [np.asarray(backend.to_numpy(v.value), "<f2") for v in self.encoder.variables]
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
+
 
 def reconstruction_loss(images: Any, reconstructions: Any) -> Any:
     """Returns the mean squared error of pixels, and half that of differences between neighbours.
 
-    Absolute errors would let a few bright pixels go, such as stars: squares do not. The second
-    term makes a blurred edge dear.
+    Absolute errors would let a few bright pixels go, such as stars; squares do not. The second
+    term makes a blurred edge expensive.
+
+    Args:
+        images: float `(b, height, width, channels)`.
+        reconstructions: of the same shape.
+
+    Returns:
+        A scalar.
     """
     error = images - reconstructions
     loss = ops.mean(ops.square(error))
@@ -247,6 +260,7 @@ def reconstruction_loss(images: Any, reconstructions: Any) -> Any:
 
 
 def _in_batches(run: Any, inputs: np.ndarray, size: int) -> np.ndarray:
+    """Runs a function on `size` inputs at a time, and joins its results on the host."""
     parts = [
         np.asarray(backend.to_numpy(run(inputs[i : i + size]))) for i in range(0, len(inputs), size)
     ]

@@ -107,7 +107,8 @@ class Transformer(keras.Model):
             cache: what `empty_cache` or the call before returned. The tokens' keys and values are
                 written into it from slot `start` on; slots behind them are never seen.
             condition: `(batch, width)`, required if and only if `config.modulated`.
-            depth: stop after so many blocks, without the last norm: hidden states.
+            depth: stop after so many blocks and leave out the last norm, which gives hidden
+                states; all blocks and the norm if None.
 
         Returns:
             `y`, of the shape of `x`; with a cache, the pair `(y, new cache)`.
@@ -163,7 +164,7 @@ class Block(layers.Layer):
         super().__init__()
         c = self.config = config
 
-        def linear(n_in: int, n_out: int, gain: float = 1.0) -> Any:
+        def matrix(n_in: int, n_out: int, gain: float = 1.0) -> Any:
             seed, start = next(seeds), "zeros"
             if seed is not None and gain > 0:
                 start = keras.initializers.VarianceScaling(gain, "fan_in", seed=seed)
@@ -178,23 +179,23 @@ class Block(layers.Layer):
 
         deep = 1 / (2 * c.layers)  # the sum of 2 × layers corrections keeps the size of one
         self.attention_norm, self.swiglu_norm = norm(), norm()
-        self.qkv = linear(c.width, (c.heads + 2 * c.kv_heads) * c.head_dim)
-        self.out = linear(c.heads * c.head_dim, c.width, gain=deep)
-        self.gate_up = linear(c.width, 2 * c.hidden)
-        self.down = linear(c.hidden, c.width, gain=deep)
+        self.qkv = matrix(c.width, (c.heads + 2 * c.kv_heads) * c.head_dim)
+        self.out = matrix(c.heads * c.head_dim, c.width, gain=deep)
+        self.gate_up = matrix(c.width, 2 * c.hidden)
+        self.down = matrix(c.hidden, c.width, gain=deep)
         # Zeros close the gates: a modulated block starts as the identity and opens as it learns.
-        self.modulation = linear(c.width, 6 * c.width, gain=0.0) if c.modulated else None
+        self.modulation = matrix(c.width, 6 * c.width, gain=0.0) if c.modulated else None
         self.built = True
 
     def call(
         self,
         x: Tensor,
         n: Any,  # tokens per sequence
-        start: Any,  # slot of the first one
-        turn: tuple[Tensor, Tensor],  # rotary positions
-        seen: Tensor | None,  # who may look at whom
-        slots: tuple[Tensor, Tensor] | None = None,  # of the cache
-        condition: Tensor | None = None,
+        start: Any,  # slot of the first one in the cache
+        turn: tuple[Tensor, Tensor],  # what `rotation` returns
+        seen: Tensor | None,  # who may look at whom, (batch, 1, group × n, keys); None: at all
+        slots: tuple[Tensor, Tensor] | None = None,  # this block's part of the cache
+        condition: Tensor | None = None,  # (batch, width)
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Returns the corrected tokens and the keys and values that were used."""
         if self.modulation is None:
@@ -242,7 +243,11 @@ class Block(layers.Layer):
 def empty_cache(
     config: TransformerConfig, batch: int, length: int, dtype: str = "float32"
 ) -> Cache:
-    """Returns a cache for `length` positions of `batch` sequences: 2 × layers arrays of zeros."""
+    """Returns a cache for `length` positions of `batch` sequences.
+
+    Returns:
+        For each block a pair of keys and values, zeros `(batch, kv_heads, length, head_dim)`.
+    """
     shape = (batch, config.kv_heads, length, config.head_dim)
     return [(ops.zeros(shape, dtype), ops.zeros(shape, dtype)) for _ in range(config.layers)]
 
@@ -282,7 +287,7 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _visible(mask: Any, n: Any, keys: Any, start: Any, cached: bool) -> Tensor | None:
-    """Returns which key each token may look at, bool `(1 or batch, n, keys)`; None is all."""
+    """Returns which key each token may look at, bool `(1 or batch, n, keys)`; None: at all."""
     if not cached:  # the keys are the tokens themselves
         start = 0
     key, query = ops.arange(keys)[None], start + ops.arange(n)[:, None]
@@ -303,8 +308,18 @@ def _seeds(seed: int | None) -> Iterator[int | None]:
         yield None if seed is None else int(generator.integers(2**31))
 
 
+# What models put before and behind a transformer: with a bias, other than the matrices of a block.
+
+
 def linear(n_in: int, n_out: int, seed: int, zero: bool = False) -> layers.Dense:
-    """Returns a built Dense layer whose weights follow from the seed, or are zero."""
+    """Returns a built layer `(..., n_in)` → `(..., n_out)`; its weights follow from the seed.
+
+    Args:
+        n_in: numbers that go in.
+        n_out: numbers that come out.
+        seed: of the weights; the bias is zero.
+        zero: start with weights of zero too, so that nothing comes out until it has learnt.
+    """
     start = "zeros" if zero else keras.initializers.GlorotUniform(seed=seed)
     layer = layers.Dense(n_out, kernel_initializer=start)
     layer.build((None, n_in))
@@ -312,7 +327,7 @@ def linear(n_in: int, n_out: int, seed: int, zero: bool = False) -> layers.Dense
 
 
 def embedding(n: int, width: int, seed: int) -> layers.Embedding:
-    """Returns a built Embedding layer whose weights follow from the seed."""
+    """Returns a built table of `n` rows: int `(...)`, below `n`, → `(..., width)`."""
     start = keras.initializers.RandomNormal(stddev=0.5, seed=seed)
     layer = layers.Embedding(n, width, embeddings_initializer=start)
     layer.build((None,))

@@ -80,7 +80,9 @@ class Speculator:
         for name in ("alphabet", "text_width", "prefix"):
             one, other = getattr(target.config, name), getattr(draft.config, name)
             if one != other:
-                raise ValueError(f"The draft's {name} is {other}, its target's {one}: give a kin.")
+                raise ValueError(
+                    f"The draft's {name} is {other}, its target's {one}. They must be the same."
+                )
         if ahead < 1:
             raise ValueError(f"ahead = {ahead}; give at least 1 token.")
         self.target, self.draft, self.ahead = target, draft, ahead
@@ -94,6 +96,9 @@ class Speculator:
         Args:
             text: embeddings, float32 `(n, text_width)`.
             seed: of the random numbers; image `i` depends on `(seed, i)` and its text alone.
+
+        Returns:
+            Codes of the images, and the rounds that each took.
 
         Raises:
             ValueError: if `text` has another shape.
@@ -111,9 +116,22 @@ class Speculator:
         return Speculation(codes, np.array(rounds), self.ahead)
 
     def _shares(self, logits: Any) -> Any:
+        """Returns the distribution that a letter is drawn from, of the shape of its logits."""
         return ops.softmax(sampling.restrict(logits, **self.options))
 
     def _write(self, text: Any, first: Any, uniform: Any) -> Any:
+        """Writes one image; compiled as a whole.
+
+        Args:
+            text: `(1, text_width)`.
+            first: random numbers of the first token, `(letters,)`, which the target draws alone.
+            uniform: random numbers of all rounds that there can be, `(63, 2·ahead·letters +
+                letters)`: the draft's choices, whether they are kept, and the token at the end.
+
+        Returns:
+            Tokens, int32 `(1, 64 + ahead, letters)`, of which the last ones are too many, and how
+            many rounds they took.
+        """
         target, draft, ahead = self.target, self.draft, self.ahead
         text, uniform = ops.convert_to_tensor(text), ops.convert_to_tensor(uniform)
         prefix, room = target.config.prefix, LENGTH + ahead

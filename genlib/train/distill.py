@@ -26,14 +26,14 @@ from genlib.models.tokenizer import Tokenizer
 from genlib.pretrained import load, load_tokenizer
 from genlib.train.tasks import EPOCH, Arrays, FitTask, ImageGPTTask, Recipe
 
-STOPS = 4  # the fewest steps that the student must match one by one
+STOPS = 4  # parts of the way; the student's shortest step takes one, its longest all four
 WALKS = EPOCH // 4  # new ones in an epoch, each used four times
 PARTS = 4  # epochs of new walks; later epochs see these again
-WIDTHS = (1, 2, 4)  # of a student's step, in quarters of the way
-CHANCES = (0.5, 0.25, 0.25)
+WIDTHS = (1, 2, 4)  # of a student's step, in parts of the way
+CHANCES = (0.5, 0.25, 0.25)  # how often each of the widths is trained
 
 Student = Flow | ImageGPT
-_PARTS: dict[type, tuple[str, ...]] = {  # all but the blocks and what only students have
+_SHARED: dict[type, tuple[str, ...]] = {  # what `inherit` copies, beside blocks and norm
     Flow: ("read_text", "read_time", "mix", "read", "place", "head"),
     ImageGPT: ("read_text", "place", "letters"),
 }
@@ -75,6 +75,9 @@ def walk(
         batch_size: images at once.
         xla: compile with XLA (not on PyTorch).
 
+    Returns:
+        One walk for each text.
+
     Raises:
         ValueError: if `steps` is no multiple of 4.
     """
@@ -109,7 +112,7 @@ def inherit(student: Student, teacher: Student) -> None:
             f"{student.config} cannot inherit from {teacher.config}: only the number of blocks, "
             "at most the teacher's, and the shortcut may differ."
         )
-    for name in _PARTS[type(teacher)]:
+    for name in _SHARED[type(teacher)]:
         getattr(student, name).set_weights(getattr(teacher, name).get_weights())
     student.transformer.norm.set_weights(teacher.transformer.norm.get_weights())
     kept = np.rint(np.linspace(0, many - 1, few)).astype(int)
@@ -165,9 +168,9 @@ class ShortcutTask(FitTask):
         return {**super().describe(), **more}
 
     def walks(self, part: int) -> Walks:
-        """Returns what the teacher walked for one part of the pool, which is made once."""
+        """Returns the walks of one part of the training, 0 to `PARTS - 1`, which are made once."""
         if part not in self._walks:
-            rng = np.random.default_rng((self.seed, part, 7))
+            rng = np.random.default_rng((self.seed, part, 7))  # 7: apart from an epoch's step
             possible = scenes.combinations("train")
             rows = possible[rng.integers(len(possible), size=WALKS)]
             # Half of them as the pipeline describes images, half in all kinds of words.
@@ -175,12 +178,12 @@ class ShortcutTask(FitTask):
                 captions.full(row) if i % 2 else captions.caption(row, rng).text
                 for i, row in enumerate(rows)
             ]
-            seed = 1_000_000 + part * WALKS
+            seed = 1_000_000 + part * WALKS  # far from the small seeds that samples have
             self._walks[part] = walk(self.teacher, text.encode(said), seed, **self.options)
         return self._walks[part]
 
     def images_per_epoch(self) -> int:
-        """Returns how often a walk of an epoch is used, all together."""
+        """Returns how many points of walks are used in an epoch: four of each walk."""
         return EPOCH
 
     def prepare(self, epoch: int) -> Walks:
@@ -188,7 +191,7 @@ class ShortcutTask(FitTask):
         return self.walks(epoch % PARTS)
 
     def batch(self, prepared: Walks, chosen: np.ndarray, rng: np.random.Generator) -> Any:
-        """Returns points of walks, the widths of the steps from there, and the mean velocities."""
+        """Returns points of walks, widths of steps from there, and their mean velocities."""
         chosen, rows = chosen % len(prepared.text), np.arange(len(chosen))
         wide = rng.choice(WIDTHS, p=CHANCES, size=len(chosen))
         begin = rng.integers(STOPS // wide) * wide

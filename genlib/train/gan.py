@@ -1,4 +1,7 @@
-"""Trains a GAN on images."""
+"""Trains a GAN: two networks with two losses, so it is no `FitTask` but a task of its own.
+
+How a step is taken is the model's (`genlib.models.gan.GAN.train_step`): this file says on what.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class GANTask:
         data_label: what the images are, for the run's record.
 
     Raises:
-        ValueError: if there are fewer images than one batch.
+        ValueError: if there are fewer images than one batch, or the seed is negative.
     """
 
     def __init__(

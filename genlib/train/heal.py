@@ -34,10 +34,10 @@ class HealConfig:
 
     groups: tuple[int, ...] = (4, 4, 2)  # that each grid keeps, of eight
     pixels: float = 40.0  # weight of the mean absolute difference of pixels in [-1, 1]
-    adversary: float = 1.0  # weight of the discriminator's opinion; 0 trains none
+    adversary: float = 1.0  # weight of the discriminator's loss; 0 trains no discriminator
     batch_size: int = 64
     learning_rate: float = 5e-4  # of the student's Adam; falls along a half cosine to a tenth
-    rival_rate: float = 2e-4  # of the discriminator's, as well; one that learns faster wins
+    rival_rate: float = 2e-4  # of the discriminator's Adam, falls alike; a faster one wins
     beta_1: float = 0.5
     average: float = 0.998  # of the weights, exponential; what is exported
     steps: int = 4096  # over which the learning rate falls
@@ -128,7 +128,7 @@ class HealTask:
         }
 
     def prepare(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns all latents with their teacher's images, drawn once: half of an epoch's work."""
+        """Returns all latents and their teacher's images, uint8, which are drawn once."""
         if self._taught is None:
             latents, size = gan.GAN.latents(self.latents, seed=(self.seed, 0)), self.images_per_step
             draw = backend.compile_call(self.teacher, self.teacher.variables)

@@ -1,4 +1,9 @@
-"""Trains the judges: of Fashion-MNIST, of Scenes, and the two smaller networks of that kind."""
+"""Trains the networks that look at images: the two judges, and two more of the judge's kind.
+
+The judges of Fashion-MNIST and of Scenes measure generated images. The perceptual network teaches
+the tokenizer, and the reward model chooses among images. These two are other networks than the
+judge of Scenes, so that nobody is measured by the network that taught or chose.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +51,13 @@ class JudgeTask(FashionTask):
 
     def loss(self, targets: Any, made: Any) -> Any:
         """Returns the cross-entropy of the classes, in nats."""
+        _, logits = made  # the judge gives features too
         return keras.ops.mean(
-            keras.losses.sparse_categorical_crossentropy(targets, made[1], from_logits=True)
+            keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
         )
 
     def sample(self) -> np.ndarray:
-        """Returns 64 test images, in the order of what they are taken for."""
+        """Returns 64 test images, sorted by the class that each is taken for."""
         images = self.data.test_images[:64]
         return images[np.argsort(Judge(self.model).predict(images), kind="stable")]
 
@@ -59,8 +65,8 @@ class JudgeTask(FashionTask):
 class ScenesJudgeTask(FitTask):
     """Trains the judge of Scenes on every combination, held-out ones too: it must know them all.
 
-    Half of the images are shaken: shifted brightness and noise, so that a slightly wrong colour
-    is no other time of day.
+    Half of the images are shaken, by noise and by a shift of each colour, so that a slightly wrong
+    colour is not taken for another time of day.
     """
 
     name, config_class = "scenes-judge", JudgeConfig

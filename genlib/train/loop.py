@@ -36,10 +36,13 @@ class TrainingDiverged(ArithmeticError):  # noqa: N818  the name says what happe
 
 
 class Task(Protocol):
-    """What the loop needs to know of a model in training."""
+    """What the loop needs to know of a model in training.
 
-    images_per_step: int
-    steps_per_epoch: int
+    No class inherits from it: whatever has these attributes and methods is a task.
+    """
+
+    images_per_step: int  # for the rate that is shown
+    steps_per_epoch: int  # how many losses `epoch` yields
 
     @classmethod
     def of(cls, card: Mapping[str, Any], source: str | None = None) -> Task:
@@ -54,13 +57,16 @@ class Task(Protocol):
         """Returns recipe, settings, seed and data: all that decides the result."""
 
     def variables(self) -> dict[str, Any]:
-        """Returns every variable that training changes, by name."""
+        """Returns every variable that training changes, the optimiser's too, by name."""
 
     def prepare(self, epoch: int) -> Any:
         """Returns what the steps of an epoch (counted from 0) need; may run ahead, in a thread."""
 
     def epoch(self, epoch: int, prepared: Any) -> Iterator[dict[str, Any]]:
-        """Takes the steps of one epoch, yielding the losses of each, which nobody waits for."""
+        """Takes the steps of one epoch, and yields the losses of each by name, as scalar tensors.
+
+        The task does not read them, which would wait for the device: the loop does, now and then.
+        """
 
     def sample(self) -> np.ndarray:
         """Returns images to look at, uint8 `(n, height, width, channels)`: always the same ones."""
@@ -144,7 +150,7 @@ def run(
 def _one_epoch(
     task: Task, epoch: int, prepared: Any, report: Callable[[int, str], Any]
 ) -> dict[str, float]:
-    """Takes one epoch's steps; returns each loss's mean."""
+    """Takes one epoch's steps; returns the mean of each loss, by name."""
     sums: dict[str, float] = {}
     waiting: list[Mapping[str, Any]] = []
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The recipes by name, and what makes weights of a run."""
+"""The recipes by name (`find`, `make`), and what makes weights of a run (`export`)."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def export(
     Args:
         run: the folder of a run.
         path: of the weights, without ending.
-        measure: measures the model; what it returns becomes part of the card.
+        measure: measures the model that is written, and returns what the card shall say of it.
         source: of Fashion-MNIST, for tasks that need it.
 
     Returns:

@@ -3,8 +3,8 @@
 Best of n spends more work on each image. Rejection-sampling fine-tuning spends it once: the model
 learns from its own images, but only from those in which the reward model found everything right.
 
-The reward model is not the judge that measures the result. Who selects by the measure improves the
-measure, whatever the images.
+The reward model is not the judge that measures the result: whoever selects images by a measure
+improves that measure, whether the images get better or not.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ def collect(
         tries: images for each description, of which the best may be kept.
         seed: of descriptions and images.
         batch_size: descriptions at once.
+
+    Returns:
+        The kept images, as latents; none, if nothing was right.
     """
     possible = scenes.combinations("train")
     rng = np.random.default_rng((seed, 77))

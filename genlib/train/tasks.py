@@ -1,7 +1,9 @@
 """Tasks: what the tokenizer and the text-to-image models train on, with which settings.
 
 `FitTask` trains any Keras model on arrays: a subclass names the model, its recipe and its loss, and
-prepares the arrays of an epoch. `GeneratorTask` does so for models that draw from a text.
+prepares the arrays of an epoch. `GeneratorTask` does so for models that draw from a text, and a
+class of two methods for each such model. `FashionTask` is for models of Fashion-MNIST, whose tasks
+are in files of their own.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ from genlib.pretrained import load_scenes_judge, load_tokenizer
 
 EPOCH = 8192  # images of an epoch; Scenes is endless, so an epoch is what lies between checkpoints
 PARTS = 16  # epochs of different latents; later epochs see these again, in another order
-NO_TEXT = 0.1  # share of captions that are hidden, so that a model also knows images as such
-MIXED = 0.15  # share of a run, its end, in which full captions are only half as many
+NO_TEXT = 0.1  # share of captions that are hidden: guidance needs a model that draws without a text
+MIXED = 0.15  # share of a run, at its end, in which only half as many captions are full
+PERCEPTUAL = 0.025  # weight of the perceptual loss, beside that of pixels
 
 Arrays = Any  # a nest of arrays whose first axis counts the images of an epoch
 
@@ -49,10 +52,10 @@ class Recipe:
     learning_rate: float = 1e-3  # of AdamW, after warm-up
     warmup: int = 200  # steps
     weight_decay: float = 1e-4
-    average: float | None = 0.998  # of the weights, exponential; what is exported. None: the last
-    final: float = 0.02  # of the learning rate, at the end
-    fall: float = 1.0  # share of the run in which the rate falls, along a half cosine, to its end
-    full: float = 0.0  # share of captions that name all five attributes; see `MIXED`
+    average: float | None = 0.998  # of the weights, exponential, for export; None: the last ones
+    final: float = 0.02  # share of the learning rate that is left at the end
+    fall: float = 1.0  # share of the run, at its end, in which the rate falls (a half cosine)
+    full: float = 0.0  # share of captions that are full, naming all five attributes; see `MIXED`
 
 
 @keras.saving.register_keras_serializable("genlib")
@@ -85,6 +88,13 @@ class FitTask:
     `sample`. Everything drawn follows from seed, epoch and step alone, so a run that was stopped
     goes on exactly.
 
+    Attributes:
+        name: of the recipe.
+        model_class: makes the model of a configuration and a seed.
+        config_class: a dataclass, whose defaults are the shipped model's.
+        recipe: settings of the training, unless others are given.
+        seed: unless another is given.
+
     Args:
         recipe: settings of the training; the subclass's own unless given.
         config: settings of the model; its defaults unless given.
@@ -95,7 +105,7 @@ class FitTask:
     model_class: ClassVar[Callable[..., Any]]
     config_class: ClassVar[Any]
     recipe: Recipe
-    seed = 0
+    seed: int = 0
 
     def __init__(
         self, recipe: Recipe | None = None, config: Any = None, seed: int | None = None
@@ -152,7 +162,7 @@ class FitTask:
         }
 
     def prepare(self, epoch: int) -> Arrays:
-        """Returns inputs and targets of one epoch, in any order: `epoch` shuffles them."""
+        """Returns what one epoch is made of, arrays in any order: `epoch` shuffles them."""
         raise NotImplementedError
 
     def loss(self, targets: Any, made: Any) -> Any:
@@ -164,7 +174,7 @@ class FitTask:
         raise NotImplementedError
 
     def batch(self, prepared: Arrays, chosen: np.ndarray, rng: np.random.Generator) -> Any:
-        """Returns inputs and targets of one step.
+        """Returns inputs and targets of one step; the chosen arrays themselves unless overridden.
 
         Args:
             prepared: what `prepare` returned.
@@ -174,7 +184,7 @@ class FitTask:
         return keras.tree.map_structure(lambda array: array[chosen], prepared)
 
     def epoch(self, epoch: int, prepared: Arrays) -> Iterator[dict[str, Any]]:
-        """Takes the steps of one epoch."""
+        """Takes the steps of one epoch; the order follows from seed and epoch."""
         size = self.recipe.batch_size
         order = np.random.default_rng((self.seed, epoch)).permutation(self.images_per_epoch())
         for step in range(self.steps_per_epoch):
@@ -243,7 +253,7 @@ class TokenizerTask(FitTask):
 
     def loss(self, targets: Any, made: Any) -> Any:
         """Returns the difference of pixels, and of what the perceptual network sees in them."""
-        return reconstruction_loss(targets, made) + 0.025 * self.perceptual.perceptual_loss(
+        return reconstruction_loss(targets, made) + PERCEPTUAL * self.perceptual.perceptual_loss(
             targets, made
         )
 
@@ -283,7 +293,7 @@ class GeneratorTask(FitTask):
         return {**super().describe(), "tokenizer": self.tokenizer.fingerprint()}
 
     def drawn(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns an epoch's latents, float32, and attributes; drawn once, the images forgotten."""
+        """Returns latents, float32, and attributes of an epoch's scenes; images are not kept."""
         part = epoch % PARTS
         if part not in self._drawn:
             made = scenes.scenes(EPOCH, self.seed, start=part * EPOCH)
@@ -291,7 +301,7 @@ class GeneratorTask(FitTask):
         return self._drawn[part]
 
     def say(self, epoch: int, attributes: np.ndarray) -> list[str]:
-        """Returns a new caption for each scene; as many as the recipe says name everything."""
+        """Returns a new caption for each scene; the share `recipe.full` of them are full ones."""
         rng = np.random.default_rng((self.seed, epoch, 1))
         ending = epoch >= (1 - MIXED) * self.recipe.epochs
         full = rng.random(len(attributes)) < self.recipe.full * (0.5 if ending else 1.0)
@@ -312,7 +322,12 @@ class GeneratorTask(FitTask):
         return {"text": embedded, "latents": latents}
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
-        """Returns the model's inputs besides the text, and its targets."""
+        """Returns the model's inputs besides the text, by name, and its targets.
+
+        Args:
+            latents: float32 `(batch_size, 16, 16, channels)`.
+            rng: for what is drawn anew in each step.
+        """
         raise NotImplementedError
 
     def batch(self, prepared: Arrays, chosen: np.ndarray, rng: np.random.Generator) -> Any:
@@ -329,7 +344,7 @@ class GeneratorTask(FitTask):
 
 
 class ImageGPTTask(GeneratorTask):
-    """Trains image GPT to foretell each token, row by row."""
+    """Trains image GPT to say how likely each token is after those before it."""
 
     name = "image-gpt"
     model_class: ClassVar[Callable[..., Any]] = ImageGPT
@@ -337,7 +352,7 @@ class ImageGPTTask(GeneratorTask):
     recipe = Recipe(epochs=36, batch_size=32, learning_rate=1.5e-3)
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
-        """Returns tokens, twice."""
+        """Returns tokens, int32 `(batch_size, 64, 8)`, twice."""
         codes = latents_to_codes(latents, self.tokenizer.config.levels)
         tokens = spell(codes, self.model.config.alphabet)
         return {"tokens": tokens}, tokens
@@ -348,25 +363,25 @@ class ImageGPTTask(GeneratorTask):
 
 
 class CoarseToFineTask(ImageGPTTask):
-    """Trains coarse to fine to foretell each group of tokens."""
+    """Trains coarse to fine to say how likely each token is after the groups before its own."""
 
     name, model_class, config_class = "coarse-to-fine", CoarseToFine, CoarseToFineConfig
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
-        """Returns the tokens of all groups, twice."""
+        """Returns the tokens of all groups, int32 `(batch_size, 85, 8)`, twice."""
         levels = self.tokenizer.config.levels
         tokens = coarse_to_fine.pyramid(latents, levels, self.model.config.alphabet)
         return {"tokens": tokens}, tokens
 
 
 class FlowTask(GeneratorTask):
-    """Trains the flow to point from noise to latents."""
+    """Trains the flow to say in which direction the latents lie, from any point on the way."""
 
     name, model_class, config_class = "flow", Flow, FlowConfig
     recipe = Recipe(epochs=36, batch_size=32, learning_rate=1e-3)
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
-        """Returns points between noise and latents, most of them about half way, and velocities.
+        """Returns points between noise and latents, most of them near the middle, and velocities.
 
         Reference: Esser et al., 2024, arXiv:2403.03206, section 3.1 (logit-normal times).
         """
@@ -416,7 +431,7 @@ class FashionTask(FitTask):
         return cls(fashion_mnist(source), Recipe(**card["training"]), config, card["seed"])
 
     def images_per_epoch(self) -> int:
-        """Returns the number of training images; those that fill no batch wait for another turn."""
+        """Returns the number of training images; each epoch leaves out others, if any are over."""
         return len(self.data.train_images)
 
     def describe(self) -> dict[str, Any]:

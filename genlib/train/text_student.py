@@ -1,4 +1,4 @@
-"""Distils the teacher into the student.
+"""Trains the small text encoder to read as the language model reads.
 
     genlib train text-student --out runs/text-student      # needs the language model
 
@@ -65,7 +65,7 @@ class Plain:
 
 
 def typo(text: str, rng: np.random.Generator) -> str:
-    """Returns a text in which one letter is lost, doubled, or has changed places with the next."""
+    """Returns a text, not an empty one, with a letter lost, doubled or swapped with the next."""
     at = int(rng.integers(len(text)))
     here, after = text[at], text[at + 1 : at + 2]
     other = ("", here + here + after, after + here)[rng.integers(3)]
@@ -80,7 +80,12 @@ def strange(rng: np.random.Generator) -> str:
 
 
 def wording(row: Sequence[int], rng: np.random.Generator) -> captions.Caption:
-    """Says what a scene shows: in a caption, or in some words in any order."""
+    """Says what a scene shows: in a caption, or in some words in any order.
+
+    Args:
+        row: the scene's attributes, as `genlib.data.scenes` numbers them.
+        rng: chooses the words.
+    """
     return (lexicon.loose if rng.random() < LOOSE else captions.caption)(row, rng)
 
 
@@ -144,12 +149,19 @@ class TextStudentTask(FitTask):
 
 
 def _possible(row: np.ndarray) -> list[str]:
+    """Returns the values of the combination that exists and is nearest to what was read."""
     near = scenes.combinations()[(scenes.combinations() == row).sum(1).argmax()]
     return [ATTRIBUTES[name][value] for name, value in zip(NAMES, near, strict=True)]
 
 
 def student_loss(targets: Any, made: Any) -> Any:
-    """Returns the squared error to the teacher, plus a little of the readings' cross-entropy."""
+    """Returns the squared error to the teacher, plus a little of the readings' cross-entropy.
+
+    Args:
+        targets: float `(b, 128 + 5)`: the teacher's embedding, and for each attribute which value
+            the text names, counted from 1; 0 for none.
+        made: float `(b, 128 + sum(READINGS))`: the student's embedding, and its logits.
+    """
     width = made.shape[-1] - sum(READINGS)
     loss = ops.mean((made[:, :width] - targets[:, :width]) ** 2)
     first = width
@@ -172,6 +184,9 @@ def fit_teacher(
         path: of the weights, without ending.
         layer: of the language model.
         folder: of the cache.
+
+    Returns:
+        The teacher, as the weights that were written make it.
     """
     llm = teacher.load_llm()
     said = [text for text in plain_captions()[0] if text]
