@@ -118,6 +118,87 @@ def generate(
     return Generated(images, descriptions, notes, clock.spent, used)
 
 
+def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student") -> list[str]:
+    """Returns `n` full descriptions of what a prompt asks for, as `generate` uses them.
+
+    Args:
+        prompt: English or Chinese.
+        n: how many, 1 to 1,024.
+        seed: of what the prompt leaves open.
+        writer: as `describe` of `generate`.
+
+    Raises:
+        TypeError: if the prompt is no text.
+        ValueError: if the prompt is empty, or an argument is out of range or unknown.
+    """
+    check(prompt, n, seed)
+    return [d.text for d in complete(prompt, n, seed, writer)]
+
+
+def check_out(out: str | Path) -> None:
+    """Makes sure, before any work, that `save` will find a place for its result.
+
+    Args:
+        out: as in `save`.
+
+    Raises:
+        OSError: if `out` cannot be written, or is a folder that is not empty.
+    """
+    out = Path(out)
+    if out.suffix.lower() == ".png":
+        if out.is_dir():
+            raise IsADirectoryError(f"{out} is a folder. Give a file's name.")
+    else:
+        files.check_free(out)
+    parent = next(p for p in out.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{parent} cannot be written, so {out} has no place. Give another.")
+
+
+def save(made: Generated, out: str | Path) -> None:
+    """Writes images: onto one PNG sheet if `out` ends in .png, else into a folder of PNG files.
+
+    The folder also holds `metadata.jsonl`, so that `genlib.data.folder` reads it again.
+
+    Args:
+        made: what `generate` returned.
+        out: a file's name that ends in .png, or a folder's, new or empty.
+
+    Raises:
+        OSError: if they cannot be written; nothing half-written stays behind.
+    """
+    out = Path(out)
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        plot.save_png(made.images, out)
+        return
+    content: dict[str, bytes] = {}
+    lines = []
+    for i, (image, description) in enumerate(zip(made.images, made.descriptions, strict=True)):
+        content[f"{i:04d}.png"] = files.to_png(image, optimize=True)
+        record = {"file_name": f"{i:04d}.png", "text": description}
+        lines.append(json.dumps(record, ensure_ascii=False))
+    content["metadata.jsonl"] = ("\n".join(lines) + "\n").encode()
+    files.write_folder(out, content)
+
+
+def check(prompt: str, n: int, seed: int) -> None:
+    """Makes sure, before any work, that a prompt can be drawn.
+
+    Raises:
+        TypeError: if the prompt is no text.
+        ValueError: if it is empty, or a number is out of range.
+    """
+    if not isinstance(prompt, str):
+        raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
+    if not prompt.strip():
+        raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
+    if not 1 <= n <= MOST:
+        raise ValueError(f"n = {n}; give 1 to {MOST}.")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}; give 0 or a positive integer.")
+
+
 class _Clock:
     """Calls functions, and adds up the milliseconds of each stage."""
 
@@ -245,84 +326,3 @@ def agreement(reward_model: ScenesJudge, images: np.ndarray, attributes: np.ndar
     parts = reward_model.probabilities(images)
     shares = [part[rows, attributes[:, i]] for i, part in enumerate(parts)]
     return np.log(np.maximum(np.stack(shares, 1).astype(np.float64), 1e-12)).sum(1)
-
-
-def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student") -> list[str]:
-    """Returns `n` full descriptions of what a prompt asks for, as `generate` uses them.
-
-    Args:
-        prompt: English or Chinese.
-        n: how many, 1 to 1,024.
-        seed: of what the prompt leaves open.
-        writer: as `describe` of `generate`.
-
-    Raises:
-        TypeError: if the prompt is no text.
-        ValueError: if the prompt is empty, or an argument is out of range or unknown.
-    """
-    check(prompt, n, seed)
-    return [d.text for d in complete(prompt, n, seed, writer)]
-
-
-def check_out(out: str | Path) -> None:
-    """Makes sure, before any work, that `save` will find a place for its result.
-
-    Args:
-        out: as in `save`.
-
-    Raises:
-        OSError: if `out` cannot be written, or is a folder that is not empty.
-    """
-    out = Path(out)
-    if out.suffix.lower() == ".png":
-        if out.is_dir():
-            raise IsADirectoryError(f"{out} is a folder. Give a file's name.")
-    else:
-        files.check_free(out)
-    parent = next(p for p in out.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{parent} cannot be written, so {out} has no place. Give another.")
-
-
-def save(made: Generated, out: str | Path) -> None:
-    """Writes images: onto one PNG sheet if `out` ends in .png, else into a folder of PNG files.
-
-    The folder also holds `metadata.jsonl`, so that `genlib.data.folder` reads it again.
-
-    Args:
-        made: what `generate` returned.
-        out: a file's name that ends in .png, or a folder's, new or empty.
-
-    Raises:
-        OSError: if they cannot be written; nothing half-written stays behind.
-    """
-    out = Path(out)
-    if out.suffix.lower() == ".png":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        plot.save_png(made.images, out)
-        return
-    content: dict[str, bytes] = {}
-    lines = []
-    for i, (image, description) in enumerate(zip(made.images, made.descriptions, strict=True)):
-        content[f"{i:04d}.png"] = files.to_png(image, optimize=True)
-        record = {"file_name": f"{i:04d}.png", "text": description}
-        lines.append(json.dumps(record, ensure_ascii=False))
-    content["metadata.jsonl"] = ("\n".join(lines) + "\n").encode()
-    files.write_folder(out, content)
-
-
-def check(prompt: str, n: int, seed: int) -> None:
-    """Makes sure, before any work, that a prompt can be drawn.
-
-    Raises:
-        TypeError: if the prompt is no text.
-        ValueError: if it is empty, or a number is out of range.
-    """
-    if not isinstance(prompt, str):
-        raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
-    if not prompt.strip():
-        raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
-    if not 1 <= n <= MOST:
-        raise ValueError(f"n = {n}; give 1 to {MOST}.")
-    if seed < 0:
-        raise ValueError(f"seed = {seed}; give 0 or a positive integer.")
