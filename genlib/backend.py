@@ -41,6 +41,7 @@ keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")
 keras.config.set_dtype_policy("float32")
 
+COMPILED = 16  # compiled functions that a model keeps, one for each set of options: the last used
 Tensor = Any  # tf.Tensor, jax.Array or torch.Tensor
 Pullback = Callable[[Tensor], tuple[list[Tensor], Tensor]]
 

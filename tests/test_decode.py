@@ -47,6 +47,16 @@ def test_greedy_speculation_writes_what_greedy_decoding_writes(short):
     np.testing.assert_array_equal(made.codes, target.sample(TEXT, seed=9, **options))
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_speculation_at_temperature_zero_writes_what_plain_decoding_writes(short, guidance):
+    target, draft = wild(2, seed=1), wild(1, seed=2)
+    options = {"temperature": 0, "min_p": 0.05, "guidance": guidance}
+    made = Speculator(target, draft, ahead=3, **options).sample(TEXT, seed=1)
+    expected = target.sample(TEXT, seed=9, **options)
+    np.testing.assert_array_equal(made.codes, expected)
+    np.testing.assert_array_equal(expected, target.sample(TEXT, top_k=1, guidance=guidance))
+
+
 def test_greedy_speculation_obeys_guidance(short):
     target, draft = wild(2, seed=1), wild(1, seed=2)
     made = Speculator(target, draft, ahead=2, guidance=2.0, top_k=1).sample(TEXT, seed=1)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genlib import backend
 from genlib.models import coarse_to_fine, sampling
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig, finest, pyramid
 from genlib.models.flow import Flow, FlowConfig, interpolate
@@ -75,6 +76,51 @@ def test_temperature_zero_takes_the_likeliest():
     np.testing.assert_array_equal(chosen, logits.argmax(1))
 
 
+@pytest.mark.parametrize("bars", [{}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.3}])
+def test_at_temperature_zero_one_code_is_left_and_nothing_is_nan(bars):
+    logits = np.random.default_rng(0).standard_normal((20, 7)).astype(np.float32)
+    logits[0] = 2.0  # all alike: the first
+    logits[1, 3:] = sampling.FORBIDDEN
+    kept = sampling.restrict(logits, temperature=0, **bars)
+    shares = keras.ops.convert_to_numpy(keras.ops.softmax(kept))
+    np.testing.assert_array_equal(shares, np.eye(7)[logits.argmax(1)])
+
+
+def test_a_low_temperature_comes_near_to_zero():
+    logits = np.random.default_rng(0).standard_normal((20, 7)).astype(np.float32)
+    cold, coldest = (
+        keras.ops.convert_to_numpy(keras.ops.softmax(sampling.restrict(logits, temperature=t)))
+        for t in (1e-3, 0)
+    )
+    np.testing.assert_allclose(cold, coldest, atol=1e-3)
+
+
+# ---------------------------------------------------------------- streams
+
+
+def test_no_two_streams_of_seeds_turns_and_images_are_alike():
+    seeds = [0, 1, 2**32, 2**64 - 1, (0, 1), (1, 1), (0, 2), (2**32, 1)]
+    first = {
+        (seed, i): sampling.stream(seed, i).integers(2**63) for seed in seeds for i in range(20)
+    }
+    assert len(set(first.values())) == len(first)
+
+
+def test_words_of_a_large_seed_are_no_other_seed_s_turn():
+    def word(rng):
+        return rng.integers(2**63)
+
+    # NumPy lays the words of an entropy side by side; a spawn key does not.
+    assert word(np.random.default_rng((2**32, 1))) == word(np.random.default_rng((0, 1, 1)))
+    assert word(sampling.stream(2**32, 1)) != word(sampling.stream((0, 1), 1))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, (0, -1)])
+def test_a_seed_out_of_range_is_refused(seed):
+    with pytest.raises(ValueError, match="whole number"):
+        sampling.stream(seed, 0)
+
+
 # ---------------------------------------------------------------- the models
 
 
@@ -100,11 +146,69 @@ def test_a_compiled_loop_follows_the_same_path(solver, guidance):
     assert fast.shape == (2, 16, 16, 2)
 
 
+def test_a_path_passes_where_the_walk_passes():
+    model = flow()
+    options = {"steps": 4, "guidance": 2.0}
+    path = model.path(TEXT, 3, stops=4, **options)
+    ends = model.config.spread * path[:, -1]
+    np.testing.assert_allclose(model.sample(TEXT, 3, **options), ends, atol=1e-6)
+    x = path[:, 0]
+    for i in range(4):
+        x = model.step(x, TEXT, np.float32(i / 4), np.float32(1 / 4), 2.0, "euler")
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(x), path[:, i + 1], atol=1e-5)
+
+
+def test_the_steps_of_an_interval_are_guided_and_no_others():
+    model = flow()
+    whole = model.sample(TEXT, 3, steps=4, guidance=2.0, interval=(0.25, 0.5))
+    x = model.path(TEXT, 3, stops=1, steps=4)[:, 0]
+    for i, guidance in enumerate((1.0, 2.0, 2.0, 1.0)):
+        x = model.step(x, TEXT, np.float32(i / 4), np.float32(1 / 4), guidance, "euler")
+    x = keras.ops.convert_to_numpy(x) * model.config.spread
+    np.testing.assert_allclose(whole, x, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "kept", "option"),
+    [
+        (image_gpt, "_writer", "temperature"),
+        (image_gpt, "_chooser", "temperature"),
+        (coarse, "_drawer", "temperature"),
+        (flow, "_walk", "guidance"),
+    ],
+)
+def test_a_model_keeps_the_last_few_compiled_functions_only(make, kept, option, monkeypatch):
+    compiled = []
+
+    def pretend(run, *_, **__):
+        compiled.append(run)
+        shape = (2, 16, 16, 2) if make is flow else (2, coarse_to_fine.LENGTH, 8)
+        places = shape if make is not image_gpt or kept == "_writer" else (2, 1, 8)
+        places = (2, 64, 8) if kept == "_writer" else places
+        return lambda *arguments: np.zeros(places, np.int32)
+
+    monkeypatch.setattr(backend, "compile_step", pretend)
+    model, most = make(), backend.COMPILED
+    options = {"cached": False} if kept == "_chooser" else {}
+    values = [2 + i / 100 for i in range(3 * most)]
+    for value in values:
+        model.sample(TEXT, **options, **{option: value})
+    assert getattr(model, kept).cache_info().currsize == most
+    assert len(compiled) == len(values)
+    for value in values[-most:]:  # the last ones are there still
+        model.sample(TEXT, **options, **{option: value})
+    assert len(compiled) == len(values)
+
+
 @pytest.mark.parametrize("make", [image_gpt, coarse, flow])
 def test_an_image_does_not_depend_on_its_batch(make):
     model = make()
     np.testing.assert_allclose(model.sample(TEXT, 5)[:1], model.sample(TEXT[:1], 5), atol=1e-5)
     assert np.any(model.sample(TEXT, 5) != model.sample(TEXT, 6))
+    np.testing.assert_allclose(
+        model.sample(TEXT, (5, 2))[:1], model.sample(TEXT[:1], (5, 2)), atol=1e-5
+    )
+    assert np.any(model.sample(TEXT, 5) != model.sample(TEXT, (5, 1)))
 
 
 def test_image_gpt_looks_back_only():

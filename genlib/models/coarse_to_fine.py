@@ -8,6 +8,7 @@ draws all its tokens in one forward, so an image takes 7 forwards, where token a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 import keras
@@ -118,7 +119,7 @@ class CoarseToFine(keras.Model):
         self.built = True
         group = np.repeat(np.arange(-1, len(GROUPS)), (c.prefix, *GROUPS))
         self._mask = group[None, :] <= group[:, None]  # block-causal: all of a group at once
-        self._loops: dict[Any, Any] = {}
+        self._drawer = lru_cache(backend.COMPILED)(self._compile_draw)
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """Tells how likely each token is after the earlier groups, as training needs.
@@ -173,14 +174,12 @@ class CoarseToFine(keras.Model):
         options["guidance"] = guidance
         if guidance != 1.0:
             text = np.concatenate([text, np.zeros_like(text)])
-        key = (cached, xla, *options.values())
-        if key not in self._loops:
+        tokens = self._drawer(xla, cached=cached, **options)(text, uniform)
+        return finest(backend.to_numpy(tokens), self.config.alphabet)
 
-            def run(text: Any, uniform: Any) -> Any:
-                return self._draw(text, uniform, cached, **options)
-
-            self._loops[key] = backend.compile_step(run, self.variables, xla=xla)
-        return finest(backend.to_numpy(self._loops[key](text, uniform)), self.config.alphabet)
+    def _compile_draw(self, xla: bool, **options: Any) -> Any:
+        draw = partial(self._draw, **options)
+        return backend.compile_step(draw, self.variables, xla=xla)
 
     def _draw(self, text: Any, uniform: Any, cached: bool, **options: Any) -> Any:
         prefix, n = self.config.prefix, ops.shape(uniform)[0]

@@ -8,6 +8,7 @@ image move at once, so the number of forwards is the number of steps, whatever t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -81,7 +82,7 @@ class Flow(keras.Model):
         if c.shortcut:  # zeros: at first the width of a step changes nothing
             self.read_width = linear(2 * len(FREQUENCIES), width, seed + 7, zero=True)
         self.built = True
-        self._loops: dict[Any, Any] = {}
+        self._walk = lru_cache(backend.COMPILED)(self._compile_walk)
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """Predicts velocities.
@@ -130,7 +131,8 @@ class Flow(keras.Model):
             interval: guide only steps that begin between these times (Kynkäänniemi et al., 2024,
                 arXiv:2404.07724); a step outside costs half.
             solver: `"euler"`, one forward per step, or `"midpoint"`, two.
-            compiled: run all steps in one compiled loop; else one compiled call per step.
+            compiled: run all steps that are guided alike in one compiled loop; else one compiled
+                call per step.
             xla: compile with XLA.
             noise: to start from in place of the seed's, float `(n, 16, 16, channels)`, so that
                 images of several seeds can be drawn at once.
@@ -150,21 +152,16 @@ class Flow(keras.Model):
                 f"guidance = {guidance}: this flow is a shortcut, which has learnt its guidance. "
                 "Give 1."
             )
-        guided = guided_steps(steps, guidance, interval)
+        first, last = guided_steps(steps, guidance, interval)
         shape = (GRID, GRID, self.config.channels)
         x = sampling.normals(len(text), shape, seed) if noise is None else np.float32(noise)
         if x.shape != (len(text), *shape):
             raise ValueError(f"noise has shape {x.shape}; give one of {shape} for each text.")
-        if compiled:
-            whole = self._compiled(
-                ("loop", guidance, solver, xla, guided == (0, steps)), self._solve
-            )
-            x = whole(x, text, np.array((*guided, steps), np.int32))
-        else:
-            for step in range(steps):
-                here = guidance if guided[0] <= step < guided[1] else 1.0
-                one = self._compiled(("step", here, solver, xla), self.step)
-                x = one(x, text, np.float32(step / steps), np.float32(1 / steps))
+        stride = steps if compiled else 1
+        for begin, end, here in ((0, first, 1.0), (first, last, guidance), (last, steps, 1.0)):
+            for step in range(begin, end, stride):
+                walk = self._walk(here, solver, xla)
+                x = walk(x, text, _bounds(step, min(step + stride, end), steps))
         return backend.to_numpy(x) * self.config.spread
 
     def path(
@@ -202,40 +199,35 @@ class Flow(keras.Model):
         if stops < 1 or steps % stops:
             raise ValueError(f"stops = {stops} must divide steps = {steps}.")
         x = sampling.normals(len(text), (GRID, GRID, self.config.channels), seed)
-        part = self._compiled(("part", guidance, solver, xla), self._part)
+        walk, stride = self._walk(guidance, solver, xla), steps // stops
         found = [x]
-        for begin in range(0, steps, steps // stops):
-            bounds = np.array((begin, begin + steps // stops, steps), np.int32)
-            found.append(backend.to_numpy(part(found[-1], text, bounds)))
+        for begin in range(0, steps, stride):
+            x = walk(x, text, _bounds(begin, begin + stride, steps))
+            found.append(backend.to_numpy(x))
         return np.stack(found, 1)
 
-    def _compiled(self, key: tuple[Any, ...], run: Any) -> Any:
-        if key not in self._loops:
-            _, guidance, solver, xla, *more = key
+    def _compile_walk(self, guidance: float, solver: str, xla: bool) -> Any:
+        """Compiles the walk from one step to another: one loop, whatever their number.
 
-            def bound(*arguments: Any) -> Any:
-                return run(*arguments, guidance, solver, *more)
+        Returns:
+            A function of points, texts and `_bounds` to the points at the end of the walk.
+        """
 
-            self._loops[key] = backend.compile_step(bound, self.variables, xla=xla)
-        return self._loops[key]
+        def walk(x: Any, text: Any, bounds: Any) -> Any:
+            begin, end, steps = ops.unstack(ops.convert_to_tensor(bounds), num=3)
+            width = 1 / ops.cast(steps, "float32")
 
-    def _velocity(self, x: Any, text: Any, time: Any, width: Any, guidance: float) -> Any:
-        n = (ops.shape(x)[0],)
-        where = {"time": ops.broadcast_to(time, n), "width": ops.broadcast_to(width, n)}
-        if guidance == 1.0:
-            return self({"x": x, "text": text, **where})
-        both = self(
-            {
-                "x": ops.concatenate([x, x]),
-                "text": ops.concatenate([text, ops.zeros_like(text)]),
-                **{name: ops.concatenate([value, value]) for name, value in where.items()},
-            }
-        )
-        with_text, without = ops.split(both, 2, axis=0)
-        return without + guidance * (with_text - without)
+            def one(step: Any, x: Any) -> Any:
+                time = ops.cast(step, "float32") * width
+                return step + 1, self.step(x, text, time, width, guidance, solver)
+
+            start = (begin, ops.convert_to_tensor(x))
+            return ops.while_loop(lambda step, x: step < end, one, start)[1]
+
+        return backend.compile_step(walk, self.variables, xla=xla)
 
     def step(self, x: Any, text: Any, time: Any, width: Any, guidance: float, solver: str) -> Any:
-        """Takes one step of a solver on tensors; what `sample` compiles and an export unrolls.
+        """Takes one step of a solver on tensors; `sample` compiles it, an export unrolls it.
 
         Args:
             x: where the images are, float `(n, 16, 16, channels)`.
@@ -252,27 +244,24 @@ class Flow(keras.Model):
             v = self._velocity(x + width / 2 * v, text, time + width / 2, width, guidance)
         return x + width * ops.cast(v, x.dtype)
 
-    def _part(self, x: Any, text: Any, bounds: Any, guidance: float, solver: str) -> Any:
-        """Takes the steps from `bounds[0]` to before `bounds[1]`, of `bounds[2]` in all."""
-        bounds = ops.convert_to_tensor(bounds)
-        width = 1 / ops.cast(bounds[2], "float32")
+    def _velocity(self, x: Any, text: Any, time: Any, width: Any, guidance: float) -> Any:
+        n = (ops.shape(x)[0],)
+        where = {"time": ops.broadcast_to(time, n), "width": ops.broadcast_to(width, n)}
+        if guidance == 1.0:
+            return self({"x": x, "text": text, **where})
+        both = self(
+            {
+                "x": ops.concatenate([x, x]),
+                "text": ops.concatenate([text, ops.zeros_like(text)]),
+                **{name: ops.concatenate([value, value]) for name, value in where.items()},
+            }
+        )
+        return sampling.guided(both, guidance)
 
-        def body(step: Any, x: Any) -> Any:
-            time = ops.cast(step, "float32") * width
-            return step + 1, self.step(x, text, time, width, guidance, solver)
 
-        start = (bounds[0], ops.convert_to_tensor(x))
-        return ops.while_loop(lambda step, x: step < bounds[1], body, start)[1]
-
-    def _solve(
-        self, x: Any, text: Any, bounds: Any, guidance: float, solver: str, everywhere: bool
-    ) -> Any:
-        """Takes all steps; those from `bounds[0]` to before `bounds[1]` are guided."""
-        first, last, steps = bounds[0], bounds[1], bounds[2]
-        parts = [(0 * steps, first, 1.0), (first, last, guidance), (last, steps, 1.0)]
-        for begin, end, here in parts[1:2] if everywhere else parts:
-            x = self._part(x, text, ops.stack([begin, end, steps]), here, solver)
-        return x
+def _bounds(begin: int, end: int, steps: int) -> np.ndarray:
+    """Tells a compiled walk to go from step `begin` to before `end`, of `steps` in all."""
+    return np.array((begin, end, steps), np.int32)
 
 
 def _check_solver(steps: int, solver: str) -> None:
@@ -356,6 +345,6 @@ def resume(
         )
     if not 0 <= begin <= steps:
         raise ValueError(f"begin = {begin}; give a step from 0 to {steps}.")
-    part = flow._compiled(("part", guidance, "euler", xla), flow._part)
-    ended = part(states, text, np.array((begin, steps, steps), np.int32))
+    walk = flow._walk(guidance, "euler", xla)
+    ended = walk(states, text, _bounds(begin, steps, steps))
     return backend.to_numpy(ended) * flow.config.spread

@@ -8,6 +8,7 @@ fast way keeps keys and values, so a token costs a forward of one. Both draw the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -57,8 +58,8 @@ class ImageGPT(keras.Model):
         self.place = embedding(LENGTH, width, seed + 2)  # where the next token goes
         self.letters = Letters(c.alphabet, LETTERS, width, seed + 3)
         self.built = True
-        self._textbook: dict[Any, Any] = {}
-        self._loops: dict[Any, Any] = {}
+        self._chooser = lru_cache(backend.COMPILED)(self._compile_choice)
+        self._writer = lru_cache(backend.COMPILED)(self._compile_loop)
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """Tells how likely each token is after those before it, as training needs.
@@ -135,61 +136,50 @@ class ImageGPT(keras.Model):
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
         if guidance != 1.0:  # the second half of the batch has no text
             text = np.concatenate([text, np.zeros_like(text)])
-        run = self._loop if cached else self._whole
-        how = (compiled, xla)
-        tokens = run(text, uniform, how, guidance=guidance, **options)
+        make = self._writer if cached else self._chooser
+        run = make(compiled, xla, guidance=guidance, **options)
+        tokens = run(text, uniform) if cached else self._write_anew(run, text, uniform)
         return unspell(backend.to_numpy(tokens), self.config.alphabet)
 
-    def _whole(self, text: Any, uniform: Any, how: tuple[bool, bool], **options: Any) -> Any:
+    def _write_anew(self, choose: Any, text: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """The textbook's way: 64 forwards of the whole sentence."""
-        key = (how, *options.values())
-        if key not in self._textbook:
-
-            def choose(text: Any, tokens: Any, place: Any, uniform: Any) -> Any:
-                states = self.states(text, ops.convert_to_tensor(tokens))
-                y = ops.take(states, ops.reshape(place, (1,)), axis=1)
-                return self.letters.pick(y, uniform, **options)
-
-            self._textbook[key] = self._made(choose, how)
         tokens = np.zeros((len(text), LENGTH, LETTERS), np.int32)
         copies = len(text) // len(uniform)
         for place in range(LENGTH):
             here = uniform[:, place : place + 1]
-            chosen = self._textbook[key](text, tokens, np.int32(place), here)
-            tokens[:, place] = np.tile(backend.to_numpy(chosen)[:, 0], (copies, 1))
+            chosen = backend.to_numpy(choose(text, tokens, np.int32(place), here))
+            tokens[:, place] = np.tile(chosen[:, 0], (copies, 1))
         return tokens[: len(uniform)]
 
-    def _made(self, run: Any, how: tuple[bool, bool]) -> Any:
-        compiled, xla = how
-        return backend.compile_step(run, self.variables, xla=xla) if compiled else run
+    def _compile_choice(self, compiled: bool, xla: bool, **options: Any) -> Any:
+        def choose(text: Any, tokens: Any, place: Any, uniform: Any) -> Any:
+            states = self.states(text, ops.convert_to_tensor(tokens))
+            y = ops.take(states, ops.reshape(place, (1,)), axis=1)
+            return self.letters.pick(y, uniform, **options)
 
-    def _loop(self, text: Any, uniform: Any, how: tuple[bool, bool], **options: Any) -> Any:
+        return backend.compile_step(choose, self.variables, xla=xla) if compiled else choose
+
+    def _compile_loop(self, compiled: bool, xla: bool, **options: Any) -> Any:
         """The language model's way: forwards of one token, keys and values kept."""
-        key = (how, *options.values())
-        if key not in self._loops:
+        prefix, copies = self.config.prefix, 1 if options["guidance"] == 1.0 else 2
 
-            def run(text: Any, uniform: Any) -> Any:
-                return self._write(text, uniform, **options)
+        def write(text: Any, uniform: Any) -> Any:
+            n = ops.shape(uniform)[0]
+            cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH - 1)
+            y, cache = self.transformer(self.prefix(text), cache=cache)
+            first = self.letters.pick(y[:, -1:], uniform[:, :1], **options)
+            tokens = ops.zeros((n, LENGTH, LETTERS), "int32")
+            tokens = ops.slice_update(tokens, (0, 0, 0), first)
 
-            self._loops[key] = self._made(run, how)
-        return self._loops[key](text, uniform)
+            def step(place: Any, tokens: Any, cache: Any) -> Any:
+                last = ops.slice(tokens, (0, place - 1, 0), (n, 1, LETTERS))
+                x = self.embed(ops.tile(last, (copies, 1, 1)), place - 1)
+                y, cache = self.transformer(x, start=prefix + place - 1, cache=cache)
+                here = ops.slice(uniform, (0, place, 0), (n, 1, LETTERS))
+                chosen = self.letters.pick(y, here, **options)
+                return place + 1, ops.slice_update(tokens, (0, place, 0), chosen), cache
 
-    def _write(self, text: Any, uniform: Any, **options: Any) -> Any:
-        prefix, n = self.config.prefix, ops.shape(uniform)[0]
-        copies = 1 if options["guidance"] == 1.0 else 2
-        cache = empty_cache(self.config.transformer, copies * n, prefix + LENGTH - 1)
-        y, cache = self.transformer(self.prefix(text), cache=cache)
-        first = self.letters.pick(y[:, -1:], uniform[:, :1], **options)
-        tokens = ops.zeros((n, LENGTH, LETTERS), "int32")
-        tokens = ops.slice_update(tokens, (0, 0, 0), first)
+            start = (ops.convert_to_tensor(1, "int32"), tokens, cache)
+            return ops.while_loop(lambda place, tokens, cache: place < LENGTH, step, start)[1]
 
-        def step(place: Any, tokens: Any, cache: Any) -> Any:
-            last = ops.slice(tokens, (0, place - 1, 0), (n, 1, LETTERS))
-            x = self.embed(ops.tile(last, (copies, 1, 1)), place - 1)
-            y, cache = self.transformer(x, start=prefix + place - 1, cache=cache)
-            here = ops.slice(uniform, (0, place, 0), (n, 1, LETTERS))
-            chosen = self.letters.pick(y, here, **options)
-            return place + 1, ops.slice_update(tokens, (0, place, 0), chosen), cache
-
-        start = (ops.convert_to_tensor(1, "int32"), tokens, cache)
-        return ops.while_loop(lambda place, tokens, cache: place < LENGTH, step, start)[1]
+        return backend.compile_step(write, self.variables, xla=xla) if compiled else write
