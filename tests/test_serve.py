@@ -20,12 +20,13 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from genlib import pipeline, serve
+from genlib import pipeline
 from genlib.models import sampling
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
+from genlib.serve import app as server
 from genlib.serve.batching import Batcher, Overloaded, round_up
 from genlib.serve.load import alone, offer, serving
 
@@ -301,14 +302,15 @@ def small(monkeypatch):
         variable.assign(rng.normal(0, 0.2, variable.shape))
     tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
     loaded = pipeline.load
-    monkeypatch.setattr(pipeline, "load", lambda m: model if m == "flow" else loaded(m))
-    monkeypatch.setattr(pipeline, "tokenizer", lambda: tokenizer)
+    for module in (pipeline, server):
+        monkeypatch.setattr(module, "load", lambda m: model if m == "flow" else loaded(m))
+        monkeypatch.setattr(module, "load_tokenizer", lambda: tokenizer)
     return model
 
 
 @contextlib.asynccontextmanager
 async def client(**options):
-    application = serve.app("flow", steps=2, **{"max_batch": 4, "cache_bytes": 0, **options})
+    application = server.app("flow", steps=2, **{"max_batch": 4, "cache_bytes": 0, **options})
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     async with (
         application.router.lifespan_context(application),
@@ -371,6 +373,16 @@ BAD = {
     b'{"prompt": "sea", "n": 65}': "n = 65; give 1 to 64",
     b'{"prompt": "sea", "seed": -1}': "seed = -1",
     b'{"prompt": "sea", "seed": 1.5}': "seed = 1.5",
+    b'{"prompt": "sea", "seed": 18446744073709551616}': "seed = 18446744073709551616",
+    b'{"prompt": "sea", "seed": ' + b"9" * 5000 + b"}": "not JSON",
+    b'{"prompt": "\\ud83c"}': "not Unicode",
+    b'{"prompt": "sea' + b"\xff" + b'"}': "not JSON",
+    b"[" * 8000: "nested too deeply",
+    b"[" * 8000 + b"]" * 8000: "nested too deeply",
+    b'{"prompt": ' + b'{"a": ' * 2000 + b"1" + b"}" * 2001: "nested too deeply",
+    b'{"prompt": ' + b"[" * 300 + b"]" * 300 + b"}": "give a str",
+    b'{"prompt": [' + b"1," * 7000 + b"1]}": "give a str",
+    b'{"' + b"a" * 15_000 + b'": 1}': "got [",
 }
 
 
@@ -380,15 +392,109 @@ def test_what_cannot_be_understood_is_refused_with_a_sentence(small):
             for body, message in BAD.items():
                 answer = await http.post("/generate", content=body)
                 assert answer.status_code == 400, body
-                assert message in answer.json()["error"]
-            large = await http.post("/generate", json={"prompt": "sea " * serve.BODY})
-            assert large.status_code == 413
-            assert (await http.get("/generate")).status_code == 405
-            assert (await http.get("/nowhere")).status_code == 404
+                assert message in answer.json()["error"], body
+                assert len(answer.json()["error"]) < 500
             counts = (await http.get("/metrics")).json()["requests"]
             assert set(counts.values()) == {0}  # none came as far as the queue
 
     run(main())
+
+
+def test_every_refusal_is_json_with_a_sentence(small):
+    large = b"{" + b" " * server.BODY + b"}"
+
+    async def parts():
+        for at in range(0, len(large), 1000):
+            yield large[at : at + 1000]
+
+    async def main():
+        async with client() as http:
+            return [
+                (413, await http.post("/generate", content=large)),
+                (413, await http.post("/generate", content=parts())),  # of a length not told
+                (404, await http.post("/nowhere", content=large)),
+                (404, await http.get("/nowhere")),
+                (405, await http.get("/generate")),
+                (405, await http.post("/health", content=large)),
+            ]
+
+    for status, answer in run(main()):
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/json"
+        assert " " in answer.json()["error"]
+        assert answer.json()["error"].endswith(".")
+        if status == 405:
+            assert answer.headers["allow"].split(", ")[0] in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "image/png"),
+        ("image/*", "image/png"),
+        ("application/json", "application/json"),
+        ("Application/JSON; charset=utf-8", "application/json"),
+        ("application/json;q=0", "image/png"),
+        ("application/json; q=0.0, */*", "image/png"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("image/png, application/json;q=0.5", "image/png"),
+        ("image/png;q=0.2, application/json;q=0.5", "application/json"),
+        ("image/png;q=0, */*", "application/json"),
+        ("application/json;q=much", "image/png"),
+        ("", "image/png"),
+    ],
+)
+def test_one_image_comes_as_what_the_client_prefers(accept, kind):
+    assert ("application/json" if server._prefers_json(accept) else "image/png") == kind
+
+
+def test_a_client_that_refuses_json_gets_a_png(small):
+    async def main():
+        async with client() as http:
+            headers = {"Accept": "application/json;q=0"}
+            return await http.post("/generate", json={"prompt": "sea"}, headers=headers)
+
+    assert run(main()).headers["content-type"] == "image/png"
+
+
+def test_a_body_that_does_not_come_is_given_up(small, monkeypatch):
+    monkeypatch.setattr(server, "RECEIPT", 0.05)
+
+    async def slow():
+        yield b'{"prompt"'
+        await asyncio.sleep(5)
+
+    async def main():
+        async with client() as http:
+            return await http.post("/generate", content=slow())
+
+    answer = run(main())
+    assert answer.status_code == 408
+    assert "did not come within" in answer.json()["error"]
+
+
+def test_a_server_whose_first_images_fail_does_not_start_and_says_why(small, monkeypatch):
+    def fails(*arguments, **options):
+        raise RuntimeError("no memory for that\n  at line 3 of something")
+
+    monkeypatch.setattr(small, "sample", fails)
+    with pytest.raises(server.WarmUpError, match=r"RuntimeError: no memory for that$"):
+        server.run(port=0, method="flow", max_batch=1, steps=2)
+
+    async def main():
+        application = server.app("flow", steps=2, max_batch=1)
+        stopped = asyncio.Event()
+        application.state.stop = stopped.set
+        transport = httpx.ASGITransport(application)
+        async with (
+            application.router.lifespan_context(application),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as http,
+        ):
+            await stopped.wait()
+            return await http.get("/health")
+
+    health = run(main())
+    assert (health.status_code, health.json()) == (503, {"live": False, "ready": False})
 
 
 def test_a_full_queue_is_503_with_a_time_and_too_slow_is_504(small, monkeypatch):
@@ -433,7 +539,7 @@ def test_before_it_is_warm_it_lives_but_is_not_ready(small, monkeypatch):
     monkeypatch.setattr(small, "sample", slow)
 
     async def main():
-        application = serve.app("flow", steps=2, max_batch=1)
+        application = server.app("flow", steps=2, max_batch=1)
         transport = httpx.ASGITransport(application)
         async with (
             application.router.lifespan_context(application),
@@ -490,15 +596,15 @@ def test_the_very_same_request_is_answered_from_the_cache(small):
 
 def test_a_method_that_cannot_share_a_batch_or_an_unknown_option_is_refused(small, monkeypatch):
     with pytest.raises(ValueError, match="no option"):
-        serve.app("flow", speed=3)
+        server.app("flow", speed=3)
     monkeypatch.setattr(small, "kind", ImageGPT.kind)
     with pytest.raises(ValueError, match="Choose a flow"):
-        serve.app("flow")
+        server.app("flow")
 
 
 def test_connections_send_at_once():
     with (
-        serve.listen("127.0.0.1", 0) as listening,
+        server.listen("127.0.0.1", 0) as listening,
         socket.create_connection(listening.getsockname()),
         listening.accept()[0] as accepted,
     ):

@@ -15,6 +15,7 @@ import base64
 import contextlib
 import json
 import math
+import reprlib
 import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,10 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-import genlib.backend  # noqa: F401  # before Keras: it keeps TensorFlow's start-up log away
 from genlib import pipeline
 from genlib.files import to_png
 from genlib.models import sampling
@@ -38,6 +38,7 @@ from genlib.serve.batching import Batcher, Overloaded, round_up
 from genlib.serve.cache import ExactCache
 
 BODY = 16_384  # bytes that a request may have
+RECEIPT = 5.0  # s in which all of them must come
 GONE = 499  # nobody reads it; nginx writes this number into its log
 
 
@@ -112,9 +113,13 @@ def app(
     """Makes the server's application.
 
     `POST /generate` takes `{"prompt": …, "n": 1, "seed": 0}` and gives a PNG, or, for more images
-    or with `Accept: application/json`, JSON with base64. A request that cannot be understood gets
-    400 or 413 and a sentence; 503 with `Retry-After` means that the queue is full, 504 that it
-    took too long. `GET /health` is 200 when the models are warm, 503 before. `GET /metrics` counts.
+    or with `Accept: application/json`, JSON with base64. What is refused gets JSON with a sentence:
+    400, 408 or 413 if the request cannot be understood, 503 with `Retry-After` if the queue is
+    full, 504 if it took too long. `GET /health` is 200 when the models are warm, 503 before.
+    `GET /metrics` counts.
+
+    If the first images, which warm the models up, fail, the application keeps the error as
+    `state.failure` and calls `state.stop()`: whoever runs it puts there what ends the server.
 
     Args:
         method: see `Renderer`.
@@ -144,8 +149,12 @@ def app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async def warm() -> None:
-            await asyncio.to_thread(warm_up)
-            ready.set()
+            try:
+                await asyncio.to_thread(warm_up)
+                ready.set()
+            except Exception as error:
+                application.state.failure = error
+                application.state.stop()
 
         warming = asyncio.create_task(warm())  # meanwhile /health says that we live
         try:
@@ -153,10 +162,10 @@ def app(
                 yield
         finally:
             await asyncio.wait({warming})
-        warming.result()
 
     async def generate(request: Request) -> Response:
-        job = _read(await request.body(), max_queue)
+        job = _read(await _body(request), max_queue)
+        as_json = job.n > 1 or _prefers_json(request.headers.get("accept", "*/*"))
         if not ready.is_set():
             raise Overloaded("The models are being loaded. Try again in 1 s.", 1.0)
         made = store.find(job) if store is not None else None
@@ -164,21 +173,21 @@ def app(
             made = await _unless_gone(request, batcher.submit([(job, i) for i in range(job.n)]))
             if store is not None:
                 store.put(job, made)
-        if job.n == 1 and "json" not in request.headers.get("accept", ""):
+        if not as_json:
             return Response(made[0].png, media_type="image/png")
         images = [base64.b64encode(one.png).decode() for one in made]
         descriptions = [one.description for one in made]
         return JSONResponse({"images": images, "descriptions": descriptions, "seed": job.seed})
 
     async def health(_: Request) -> Response:
-        warm = ready.is_set()
-        return JSONResponse({"live": True, "ready": warm}, 200 if warm else 503)
+        warm, live = ready.is_set(), application.state.failure is None
+        return JSONResponse({"live": live, "ready": warm}, 200 if warm else 503)
 
     async def metrics(_: Request) -> Response:
         found = {"hits": store.hits, "misses": store.misses} if store is not None else {}
         return JSONResponse({**batcher.stats(), "cache": found})
 
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/generate", generate, methods=["POST"]),
             Route("/health", health),
@@ -190,11 +199,17 @@ def app(
             Overloaded: _refuse,
             TimeoutError: _refuse,
             _Gone: _refuse,
+            ClientDisconnect: _refuse,
             Exception: _refuse,
         },
         lifespan=lifespan,
-        max_body_size=BODY,
     )
+    application.state.failure, application.state.stop = None, lambda: None
+    return application
+
+
+class WarmUpError(ValueError):
+    """The first images failed, so the server does not start."""
 
 
 class _BadRequest(ValueError):  # noqa: N818
@@ -205,16 +220,20 @@ class _Gone(Exception):  # noqa: N818
     """Whoever asked has hung up."""
 
 
-def _refuse(_: Request, error: Exception) -> Response:
+def _refuse(request: Request, error: Exception) -> Response:
     message, headers = str(error), {}
     if isinstance(error, HTTPException):
-        status, message = error.status_code, error.detail
-        headers = dict(error.headers or {})
+        status, headers = error.status_code, dict(error.headers or {})
+        asked = f"{request.method} {reprlib.repr(request.url.path)}"
+        message = {
+            404: f"There is no {asked}. Send POST /generate, GET /health or GET /metrics.",
+            405: f"There is no {asked}. Send {headers.get('Allow', 'another method')} there.",
+        }.get(status, error.detail)
     elif isinstance(error, Overloaded):
         status, headers = 503, {"Retry-After": str(math.ceil(error.retry_after))}
     elif isinstance(error, TimeoutError):
         status, message = 504, "It took too long. Try again later, or ask for fewer images."
-    elif isinstance(error, _Gone):
+    elif isinstance(error, (_Gone, ClientDisconnect)):
         status = GONE
     elif isinstance(error, _BadRequest):
         status = 400
@@ -223,19 +242,62 @@ def _refuse(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": message}, status, headers)
 
 
+async def _body(request: Request) -> bytes:
+    """Receives a request's body, if it is short enough and comes soon."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(RECEIPT):
+            async for part in request.stream():
+                body += part
+                if len(body) > BODY:
+                    raise HTTPException(413, f"The body is too long. Send {BODY} bytes at most.")
+    except TimeoutError:
+        message = f"The body did not come within {RECEIPT:g} s. Send all of it at once."
+        raise HTTPException(408, message, {"Connection": "close"}) from None
+    return bytes(body)
+
+
+def _prefers_json(accept: str) -> bool:
+    """Returns whether a client would rather have JSON than a PNG, by its `Accept`.
+
+    If it likes both alike, it gets what it names: `*/*` is a PNG, `application/json, */*` JSON.
+
+    Reference: RFC 9110, section 12.5.1.
+    """
+    liked: dict[str, float] = {}
+    for item in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in item.split(";"))
+        shares = [p[2:] for p in parameters if p.startswith("q=")]
+        try:
+            liked[kind] = float(shares[0]) if shares else 1.0
+        except ValueError:
+            liked[kind] = 0.0
+
+    def share(kind: str) -> float:
+        ranges = (kind, kind.partition("/")[0] + "/*", "*/*")  # the most exact one counts
+        return next((liked[r] for r in ranges if r in liked), 0.0)
+
+    json_share, png_share = share("application/json"), share("image/png")
+    named = liked.get("application/json", 0.0) > 0
+    return json_share > png_share or (named and json_share == png_share)
+
+
 def _read(body: bytes, most: int) -> Job:
     """Checks a request before it is queued, so that no bad one spoils a batch."""
     try:
         sent = json.loads(body)
     except ValueError as error:
         raise _BadRequest(f'The body is not JSON ({error}). Send {{"prompt": "…"}}.') from None
+    except RecursionError:
+        raise _BadRequest('The body is nested too deeply. Send {"prompt": "…"}.') from None
     fields = {"prompt": str, "n": int, "seed": int}
     if not isinstance(sent, dict) or "prompt" not in sent or set(sent) - set(fields):
-        got = sorted(sent) if isinstance(sent, dict) else type(sent).__name__
+        got = reprlib.repr(sorted(sent)) if isinstance(sent, dict) else type(sent).__name__
         raise _BadRequest(f'Send {{"prompt": "…", "n": 1, "seed": 0}}; got {got}.')
     for name, value in sent.items():
         if type(value) is not fields[name]:  # True is no number here
-            raise _BadRequest(f"{name} = {value!r}; give a {fields[name].__name__}.")
+            shown = reprlib.repr(value)  # short, however much was sent
+            raise _BadRequest(f"{name} = {shown}; give a {fields[name].__name__}.")
     job = Job(**sent)
     try:
         pipeline.check(job.prompt, job.n, job.seed)
@@ -277,14 +339,29 @@ def run(host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
 
     Raises:
         OSError: if the address cannot be had.
+        WarmUpError: if the first images fail.
         ValueError: see `app`.
     """
     application = app(**options)
     with listen(host, port) as listening:
         at = f"[{host}]" if ":" in host else host
         print(f"http://{at}:{listening.getsockname()[1]}", flush=True)
-        config = uvicorn.Config(application, log_level="warning", access_log=False)
-        uvicorn.Server(config).run(sockets=[listening])
+        patience = math.ceil(min(options.get("timeout", 30.0), 3600.0))  # nothing takes longer
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=patience,
+            )
+        )
+        application.state.stop = lambda: setattr(server, "should_exit", True)
+        server.run(sockets=[listening])
+    if (failure := application.state.failure) is not None:
+        reason = " ".join([f"{type(failure).__name__}:", *str(failure).splitlines()[:1]])
+        raise WarmUpError(
+            f"The first images failed, so the server does not start: {reason}"
+        ) from failure
 
 
 def listen(host: str, port: int) -> socket.socket:
