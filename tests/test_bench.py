@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genlib import backend, bench
+from genlib.bench import roofline
 
 
 def sleeper(milliseconds: float):
@@ -405,6 +406,23 @@ def test_what_is_glued_is_shown_as_it_is(text):
 
 
 # --- ceilings and the share of the limit --------------------------------------------------------
+
+
+def test_on_a_cpu_the_backend_s_own_product_is_measured_beside_numpy_s(monkeypatch):
+    """PyTorch compiles nothing here: given a NumPy array, `x @ x` would be NumPy's once more."""
+    made = []
+
+    def once(call, sync, **_):
+        made.append(call())
+        return 1.0
+
+    monkeypatch.setattr(backend, "compile_step", lambda step, *_, **__: step)
+    monkeypatch.setattr(roofline, "_best_seconds", once)
+    roofline._cpu_ceilings(n=8, megabytes=1)
+    by_numpy, by_backend, _ = made
+    assert isinstance(by_numpy, np.ndarray)
+    assert keras.ops.is_tensor(by_backend)
+    np.testing.assert_allclose(backend.to_numpy(by_backend), by_numpy, rtol=1e-4, atol=1e-4)
 
 
 def test_ceilings_are_positive_measured_once_and_above_any_product_we_time():

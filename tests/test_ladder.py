@@ -4,16 +4,17 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from genlib import ladder
-from genlib.ladder import rungs
+from genlib.bench.count import Work
 from genlib.data import fashion_mnist
+from genlib.ladder import rungs
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.transformer import TransformerConfig
-from genlib.bench.count import Work
 
 SLOW = "slow"
 
@@ -100,10 +101,10 @@ def test_a_row_is_told_in_one_line(result):
 
 def test_a_family_brings_its_slow_path_along():
     chosen = rungs.choose("coarse to fine")
-    assert rungs.names_of(chosen) == ["image GPT: textbook, eager", "coarse to fine"]
-    everything = rungs.names_of(rungs.available())
-    assert rungs.names_of(rungs.choose("all")) == everything
-    assert rungs.names_of(rungs.choose(";".join(everything))) == everything
+    assert [r.name for r in chosen] == ["image GPT: textbook, eager", "coarse to fine"]
+    everything = [r.name for r in rungs.available()]
+    for names in ("all", ";".join(everything), "; ".join(everything) + ";"):
+        assert [r.name for r in rungs.choose(names)] == everything
 
 
 def test_every_rung_has_its_own_name_and_a_slow_path_of_its_panel():
@@ -115,13 +116,36 @@ def test_every_rung_has_its_own_name_and_a_slow_path_of_its_panel():
 
 
 def test_an_unknown_rung_is_refused_with_those_that_there_are():
-    with pytest.raises(ValueError, match="scenes"):
-        rungs.choose("diffusion")
+    for names in ("diffusion", "flow; diffusion", "", ";", []):
+        with pytest.raises(ValueError, match="scenes"):
+            rungs.choose(names)
 
 
-def test_too_few_images_are_refused():
+def test_too_few_images_or_rounds_are_refused():
     with pytest.raises(ValueError, match="80"):
         ladder.run([], images=10)
+    with pytest.raises(ValueError, match="pairs = 3"):
+        ladder.run([], images=0, pairs=3)
+
+
+@pytest.mark.parametrize("names", [[SLOW], [SLOW, "once"], ["once"]])
+def test_what_has_nothing_to_be_compared_with_is_timed_by_itself(names):
+    def draw(rows, seed):
+        return np.zeros((len(rows), 28, 28, 1), np.uint8)
+
+    made = [rung(name, rungs.TAGS[0], draw) for name in names]
+    made = [replace(r, batches=(1,)) if r.name == "once" else r for r in made]
+    lines = []
+    found = ladder.run(made, images=0, processes=False, log=lines.append)
+    assert json.loads(json.dumps(found)) == found
+    assert list(found["rungs"]) == names
+    assert any(f"only {names[0]}, nothing to compare it with" in line for line in lines)
+    for name, row in found["rungs"].items():
+        assert row["latency"][0] > 0
+        assert row["batch"] == (1 if name == "once" else 16)
+        assert "images/s in batches of" in ladder.describe(row)
+    if len(names) == 2:
+        assert set(found["rungs"]["once"]["ratio"]) == {"1"}
 
 
 def test_predict_step_by_step_walks_where_the_compiled_loop_walks():

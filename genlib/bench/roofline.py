@@ -63,10 +63,13 @@ def _cpu_ceilings(n: int = 1536, megabytes: int = 256) -> Ceilings:
     cores = len(usable_cores())
     a = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
     out = np.empty_like(a)
-    by_backend = backend.compile_step(lambda x: x @ x)
+    tensor = backend.keras.ops.convert_to_tensor(
+        a
+    )  # else PyTorch, which compiles nothing, asks NumPy again
+    by_backend = backend.compile_step(backend.keras.ops.matmul)
     product = min(
         _best_seconds(lambda: np.matmul(a, a, out=out), sync=lambda _: None),
-        _best_seconds(lambda: by_backend(a), backend.synchronize),
+        _best_seconds(lambda: by_backend(tensor, tensor), backend.synchronize),
     )
 
     source = np.ones(megabytes * 2**20 // 8)
@@ -81,10 +84,9 @@ def _cpu_ceilings(n: int = 1536, megabytes: int = 256) -> Ceilings:
 
 
 def _accelerator_ceilings(device: str, n: int = 8192, chain: int = 20) -> Ceilings:
-    from keras import ops
-
     from genlib import backend  # late: Keras takes seconds to import, and a clock needs none
 
+    ops = backend.keras.ops
     # A chain of operations, then one number to the host: else the clock would time the cable.
     a = ops.ones((n, n), "float32") / n
 

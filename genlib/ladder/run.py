@@ -48,10 +48,12 @@ def run(
         and batch, and for each rung a row of the table.
 
     Raises:
-        ValueError: if `images` is negative, 1 to 79, or too large.
+        ValueError: if `images` is negative, 1 to 79, or too large, or `pairs` is too small.
     """
     if images and not 80 <= images <= len(prompts()):
         raise ValueError(f"images = {images}; give 80 to {len(prompts())}, or 0 for no quality.")
+    if pairs < bench.MIN_PAIRS:
+        raise ValueError(f"pairs = {pairs}; give at least {bench.MIN_PAIRS}.")
     some = available() if some is None else list(some)
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -82,8 +84,9 @@ def run(
                 for r in mine
                 if batch in r.batches
             }
-            times[batch] = bench.compare(calls, pairs=pairs, warmup=0)
-            log(f"timed {panel}, batches of {batch}")
+            if calls:
+                times[batch] = _times(calls, pairs)
+                log(f"timed {panel}, batches of {batch}{_lonely(calls)}")
         result["times"][panel] = {str(b): json.loads(c.to_json()) for b, c in times.items()}
         for rung in mine:
             result["rungs"][rung.name] = _row(rung, built[rung.name], times, limits)
@@ -96,10 +99,25 @@ def run(
     return result
 
 
+def _times(calls: Mapping[str, Callable[[], Any]], pairs: int) -> bench.Comparison:
+    """Times rungs in alternation, or, if there is but one, that one by itself."""
+    if len(calls) > 1:
+        return bench.compare(calls, pairs=pairs, warmup=0)
+    ((name, call),) = calls.items()
+    record = bench.measure(call, name=name, repeats=pairs, warmup=0)
+    return bench.Comparison(name, {name: record}, record.environment)
+
+
+def _lonely(calls: Mapping[str, Any]) -> str:
+    """Says of a rung that was timed by itself that there is nothing to compare it with."""
+    return "" if len(calls) > 1 else f": only {next(iter(calls))}, nothing to compare it with"
+
+
 def _row(
     rung: Rung, built: Built, times: Mapping[int, bench.Comparison], limits: bench.Ceilings
 ) -> dict[str, Any]:
-    one, most = times[BATCHES[0]].records[rung.name], rung.batches[-1]
+    least, most = rung.batches[0], rung.batches[-1]
+    one = times[least].records[rung.name]
     many = times[most].records[rung.name]
     row: dict[str, Any] = {
         "panel": rung.panel,
@@ -113,8 +131,9 @@ def _row(
         "batch": most,
         "throughput": list(many.rate(most)),
     }
-    if rung.like in times[BATCHES[0]].records:
-        row["ratio"] = {str(b): _ratio(times[b], rung.like, rung.name) for b in rung.batches}
+    both = [b for b in rung.batches if rung.like in times[b].records]
+    if both:
+        row["ratio"] = {str(b): _ratio(times[b], rung.like, rung.name) for b in both}
     if built.work is not None:
         work = built.work(most)
         share = bench.share_of_limit(work.flops, work.moved_bytes, many.median, limits)

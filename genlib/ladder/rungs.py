@@ -381,10 +381,11 @@ def choose(names: str | Iterable[str] = "all") -> list[Rung]:
         ValueError: if nothing has such a name.
     """
     every = available()
-    wanted = [n.strip() for n in names.split(";")] if isinstance(names, str) else list(names)
+    given = names.split(";") if isinstance(names, str) else names
+    wanted = [name.strip() for name in given if name.strip()]
     if wanted == ["all"]:
         return every
-    for name in wanted:
+    for name in wanted or [""]:
         if not any(name in (r.name, r.family, r.panel) for r in every):
             known = sorted({r.panel for r in every} | {r.family for r in every})
             raise ValueError(
