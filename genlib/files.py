@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = _neighbour(path)
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -73,7 +74,9 @@ def write_folder(path: str | Path, files: Mapping[str, bytes]) -> None:
     path = Path(path)
     check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    if path.is_dir():
+        remove_leftovers(path)
+    temporary = _neighbour(path)
     temporary.mkdir()
     try:
         for name, data in files.items():
@@ -84,9 +87,52 @@ def write_folder(path: str | Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
+def _neighbour(path: Path) -> Path:
+    """Returns a temporary name beside a file; a long name is cut, for a name has 255 bytes."""
+    return path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.genlib")
+
+
+def is_leftover(path: Path) -> bool:
+    """Returns whether a file or folder has a temporary name of ours: a writer was killed."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.genlib", path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed writers left in a folder, into which nobody else writes now."""
+    for path in filter(is_leftover, list(folder.rglob(".*.genlib"))):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def is_free(path: Path) -> bool:
+    """Returns whether a new folder can stand there: there is nothing, or nothing but leftovers."""
+    return not path.exists() or (path.is_dir() and all(map(is_leftover, path.iterdir())))
+
+
+def check_file(path: str | Path) -> None:
+    """Makes sure, before the work, that a file can be written.
+
+    Raises:
+        OSError: if it cannot.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder. Give a file's name.")
+    check_parent(path)
+
+
+def check_parent(path: Path) -> None:
+    """Raises PermissionError where nothing can be written beside a path."""
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{parent} cannot be written, so {path} has no place. Give another.")
+
+
 def check_free(path: Path) -> None:
     """Raises FileExistsError where a new folder cannot stand."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not is_free(path):
         raise FileExistsError(
             f"{path} exists and is not an empty folder. Give a new name, or one that ends in .png."
         )

@@ -109,6 +109,17 @@ def test_a_saved_model_is_small_and_comes_back_within_half_a_scale(tmp_path, bit
     assert sum(w.nbytes for w in before.values()) / size > least
 
 
+@pytest.mark.parametrize("name", ["gan.v2", "0.5", "gan.v2.safetensors", "gan"])
+def test_a_name_with_dots_is_kept_as_it_is(tmp_path, name):
+    model, again = build_generator("mlp", seed=1), build_generator("mlp", seed=2)
+    size = q.save(model, tmp_path / name)
+    stem = name.removesuffix(".safetensors")
+    files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert files.keys() == {f"{stem}.safetensors", f"{stem}.json"}
+    assert size == files[f"{stem}.safetensors"]
+    assert q.load(again, tmp_path / name)["bits"] == 8
+
+
 def test_bad_input_is_named(tmp_path):
     with pytest.raises(ValueError, match="2 to 8"):
         q.scale(np.ones(3), bits=9)

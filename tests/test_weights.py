@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import keras
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from genlib import files, weights
-from genlib.weights import WeightsError
+from genlib.weights import WeightsError, checkpoint
 
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 ARRAYS = {"kernel": np.arange(6, dtype=np.float16).reshape(2, 3), "steps": np.array(7, np.int64)}
@@ -225,3 +226,50 @@ def test_arrays_that_do_not_fit_are_refused_and_nothing_is_changed():
         weights.assign(model, changed)
     for name, array in weights.model_arrays(model).items():
         np.testing.assert_array_equal(array, before[name])
+
+
+# ---------------------------------------------------------------- a run's folder after a kill
+
+
+def killed_before_the_rename(monkeypatch, write):
+    """Runs a writer in a process that is gone when its temporary file is whole."""
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "replace", lambda *_: os._exit(9))
+        if (child := os.fork()) == 0:
+            write()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_a_kill_while_a_run_is_opened_does_not_close_its_folder_for_ever(tmp_path, monkeypatch):
+    run, description = tmp_path / "run", {"recipe": "gan"}
+    killed_before_the_rename(monkeypatch, lambda: checkpoint.open_run(run, description))
+    assert len(list(run.iterdir())) == 1
+    checkpoint.open_run(run, description)
+    assert [path.name for path in run.iterdir()] == ["run.json"]
+
+
+def test_what_a_kill_left_in_a_run_is_removed_when_it_goes_on(tmp_path, monkeypatch):
+    run, description = tmp_path / "run", {"recipe": "gan"}
+    checkpoint.open_run(run, description)
+    variables = {"w": keras.Variable(np.ones(3))}
+    killed_before_the_rename(
+        monkeypatch, lambda: checkpoint.save(run, checkpoint.State(1), variables)
+    )
+    (run / "samples").mkdir()
+    killed_before_the_rename(
+        monkeypatch, lambda: files.write_atomic(run / "samples" / "epoch-0001.png", b"half")
+    )
+    checkpoint.open_run(run, description)
+    left = sorted(path.name for path in run.rglob("*"))
+    assert left == ["run.json", "samples"]
+    assert checkpoint.restore(run, variables).epoch == 0
+
+
+def test_files_of_the_user_s_are_never_taken_for_leftovers(tmp_path):
+    for name in (".notes.20240101", ".a.b", "run.json.deadbeef.genlib", ".genlib", "notes"):
+        folder = tmp_path / name.strip(".")
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(checkpoint.RunError, match="not empty"):
+            checkpoint.open_run(folder, {})
+        assert (folder / name).read_text() == "mine"

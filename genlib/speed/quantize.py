@@ -224,8 +224,8 @@ def save(
         >>> load(generator, "small")["bits"]
         8
     """
-    weights.save(path, compress(weights.model_arrays(model), bits), {**(card or {}), "bits": bits})
-    return Path(path).with_suffix(".safetensors").stat().st_size
+    arrays = compress(weights.model_arrays(model), bits)
+    return weights.save(path, arrays, {**(card or {}), "bits": bits}).stat().st_size
 
 
 def load(model: keras.Model, path: str | Path) -> dict[str, Any]:

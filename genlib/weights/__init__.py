@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import keras
 import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from genlib.backend import keras  # which keeps TensorFlow's start-up log away
 from genlib.files import write_atomic
 
 SHIPPED = Path(__file__).parent
@@ -35,7 +35,7 @@ class WeightsError(ValueError):
     """Weights, or their card, are not what they should be."""
 
 
-def _paths(path: str | Path) -> tuple[Path, Path]:
+def paths(path: str | Path) -> tuple[Path, Path]:
     """Returns the arrays' file and the card's file of a name with or without an ending."""
     path = Path(path)
     if path.suffix in (".safetensors", ".json"):
@@ -43,7 +43,7 @@ def _paths(path: str | Path) -> tuple[Path, Path]:
     return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")
 
 
-def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> None:
+def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> Path:
     """Writes arrays and their card: `path.safetensors` and `path.json`, each whole or not at all.
 
     The card is renamed into place last. If the machine stops between the two renames, the new
@@ -55,13 +55,17 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, 
         arrays: name to array; numbers or truth values, any shape.
         card: what JSON can hold; `sha256` is added to it.
 
+    Returns:
+        The arrays' file.
+
     Raises:
         TypeError: if a value is not an array of numbers, or the card holds what JSON cannot.
         ValueError: if the card holds NaN or infinity.
         OSError: if the folder cannot be written or the disk is full.
 
     Example:
-        >>> save("/tmp/genlib-example/w", {"kernel": np.ones((2, 3), np.float16)}, {"seed": 0})
+        >>> save("/tmp/genlib-example/w", {"kernel": np.ones((2, 3), np.float16)}, {"seed": 0}).name
+        'w.safetensors'
         >>> load("/tmp/genlib-example/w")[0]["kernel"].shape
         (2, 3)
     """
@@ -75,9 +79,10 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, 
     content = safetensors.save({n: np.asarray(a, order="C") for n, a in arrays.items()})
     full_card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(full_card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    weights_file, card_file = _paths(path)
+    weights_file, card_file = paths(path)
     write_atomic(weights_file, content)
     write_atomic(card_file, text.encode())
+    return weights_file
 
 
 def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -99,7 +104,7 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         >>> card["recipe"]
         'judge'
     """
-    weights_file, card_file = _paths(path)
+    weights_file, card_file = paths(path)
     if len(Path(path).parts) == 1 and not weights_file.is_file():
         weights_file, card_file = SHIPPED / weights_file.name, SHIPPED / card_file.name
     for file in (weights_file, card_file):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from genlib import backend, weights
-from genlib.files import write_atomic
+from genlib.files import is_free, remove_leftovers, write_atomic
 
 
 class RunError(ValueError):
@@ -46,6 +46,7 @@ def open_run(folder: Path, description: Mapping[str, Any]) -> None:
     """
     file = folder / "run.json"
     if file.is_file():
+        remove_leftovers(folder)  # a run has one writer, so these are a killed one's
         found = read_run(folder)
         for key, wanted in json.loads(json.dumps(description)).items():
             if found.get(key) != wanted:
@@ -54,10 +55,12 @@ def open_run(folder: Path, description: Mapping[str, Any]) -> None:
                     "Give the same settings to go on with it, or another --out to start anew."
                 )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise RunError(
             f"{folder} is not empty and holds no run (no run.json). Give an empty or a new folder."
         )
+    if folder.exists():
+        remove_leftovers(folder)
     write_atomic(file, json.dumps(description, indent=2).encode() + b"\n")
 
 
