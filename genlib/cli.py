@@ -100,10 +100,13 @@ def train_text_teacher(
     out: Annotated[Path, typer.Option(help="The weights, without ending.")],
 ) -> None:
     """Fit the projection through which the language model reads; the student learns from it."""
+    from genlib import files, weights
     from genlib.train.text_student import fit_teacher
 
+    file, _ = weights.paths(out)
+    files.check_file(file)  # before the work, not after it
     fit_teacher(out)
-    typer.echo(f"{out}.safetensors")
+    typer.echo(str(file))
 
 
 @app.command()
@@ -116,9 +119,10 @@ def sample(
     seed: Annotated[int, typer.Option(help="Of the latents.", min=0)] = 0,
 ) -> None:
     """Draw images from a trained run, or from shipped weights, onto one PNG sheet."""
-    from genlib import plot, pretrained
+    from genlib import files, plot, pretrained
     from genlib.models import gan
 
+    files.check_file(out)  # before the work, not after it
     generator, _ = pretrained.load_generator(run)
     plot.save_png(gan.sample(generator, n, seed), out)
     typer.echo(f"{n} images in {out}")
@@ -230,18 +234,17 @@ def bench_(
     import json
     import time
 
-    from genlib import files, ladder, pipeline
+    from genlib import files, ladder
     from genlib.ladder import rungs
 
-    pipeline.check_out(out.with_suffix(".png"))  # a place to write, before the work
+    files.check_file(out)  # before the work, not after it
+    chosen = rungs.choose(methods)
     start = time.perf_counter()
 
     def log(line: str) -> None:
         typer.echo(f"{time.perf_counter() - start:6.0f} s  {line}", err=True)
 
-    result = ladder.run(
-        rungs.choose(methods), images=images, pairs=pairs, processes=processes, log=log
-    )
+    result = ladder.run(chosen, images=images, pairs=pairs, processes=processes, log=log)
     result["seconds"] = round(time.perf_counter() - start, 1)
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     files.write_atomic(out, text.encode())
@@ -305,20 +308,49 @@ def export(
     source: Source = None,
 ) -> None:
     """Write a run's model as float16 weights with a card that holds its measured quality."""
+    from genlib import files, weights
     from genlib.ladder import quality
     from genlib.train import registry
     from genlib.weights import checkpoint
 
+    file, _ = weights.paths(out)
+    files.check_file(file)  # before the work, not after it
     recipe = checkpoint.read_run(run)["recipe"]
     card = registry.export(run, out, quality.of(recipe, source), source)
-    typer.echo(f"{out}.safetensors after {card['epochs']} epochs: {card['metrics']}")
+    typer.echo(f"{file} after {card['epochs']} epochs: {card['metrics']}")
+
+
+# Which packages a room or a backend needs beside genlib's own, and what installs them.
+EXTRAS = {
+    ("httpx", "starlette", "uvicorn"): "pip install httpx starlette uvicorn",
+    ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"): (
+        "pip install ai-edge-litert onnx onnxruntime tf2onnx"
+    ),
+    ("tensorflow",): "pip install tensorflow-cpu",
+    ("jax", "jaxlib"): "pip install jax",
+    ("torch",): "pip install torch",
+}
+
+
+def _missing(error: ImportError) -> str | None:
+    """Says which package is missing, with the command that installs it; None for other errors."""
+    package = (error.name or "").partition(".")[0]
+    for packages, command in EXTRAS.items():
+        if package in packages:
+            return f"The package {package} is missing here. Install it: {command}"
+    return None if error.name else str(error)  # genlib's own, which has its command
 
 
 def main() -> Any:
     """Runs the command line; an expected error is one line, not a traceback."""
     try:
         app()
-    except (ValueError, ArithmeticError, OSError) as error:
+    except ImportError as error:
+        if (message := _missing(error)) is None:
+            raise
+        print(f"genlib: {message}", file=sys.stderr)
+        sys.exit(1)
+    except (ValueError, ArithmeticError, OSError, MemoryError) as error:
         print(f"genlib: {error}", file=sys.stderr)
         sys.exit(1)
 

@@ -9,7 +9,6 @@ Each stage is timed, because the book asks what it costs and what it buys.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from genlib.models.sampling import Seed
 from genlib.models.tokenizer import Tokenizer
 from genlib.pretrained import (
     DEFAULT,
+    METHODS,  # noqa: F401  # for whoever reads `pipeline.METHODS`
     load,
     load_scenes_judge,
     load_tokenizer,
@@ -146,13 +146,10 @@ def check_out(out: str | Path) -> None:
     """
     out = Path(out)
     if out.suffix.lower() == ".png":
-        if out.is_dir():
-            raise IsADirectoryError(f"{out} is a folder. Give a file's name.")
+        files.check_file(out)
     else:
         files.check_free(out)
-    parent = next(p for p in out.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{parent} cannot be written, so {out} has no place. Give another.")
+        files.check_parent(out)
 
 
 def save(made: Generated, out: str | Path) -> None:
@@ -193,10 +190,14 @@ def check(prompt: str, n: int, seed: int) -> None:
         raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
     if not prompt.strip():
         raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The prompt is not Unicode ({error}). Type it again.") from None
     if not 1 <= n <= MOST:
         raise ValueError(f"n = {n}; give 1 to {MOST}.")
-    if seed < 0:
-        raise ValueError(f"seed = {seed}; give 0 or a positive integer.")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed = {seed}; give a whole number from 0 to 2**64 - 1.")
 
 
 class _Clock:

@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from genlib import weights
+from genlib.backend import keras  # which keeps TensorFlow's start-up log away
 from genlib.models import gan
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig

@@ -1,6 +1,7 @@
 """From a prompt to images, with small untrained models: the path, not the pictures."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from genlib import cli, pipeline
-from genlib.train import rejection
+from genlib import cli, files, pipeline, pretrained, weights
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
@@ -24,8 +24,8 @@ def small(monkeypatch):
     def encode(texts):
         return np.array([[len(t), *range(7)] for t in texts], np.float32) / 10
 
-    def describe(wish, n, seed, method):
-        said = [f"{wish}, {seed}, {i}" for i in range(n)]
+    def describe(prompt, n, seed, method):
+        said = [f"{prompt}, {seed}, {i}" for i in range(n)]
         values = ("sunset", "sea", "left", "clear", "boat")
         return [
             SimpleNamespace(text=t, understood=f"read by {method}", attributes=values) for t in said
@@ -33,7 +33,7 @@ def small(monkeypatch):
 
     loaded = pipeline.load
     monkeypatch.setattr(pipeline, "load", lambda m: model if m == pipeline.DEFAULT else loaded(m))
-    monkeypatch.setattr(pipeline, "tokenizer", lambda: tokenizer)
+    monkeypatch.setattr(pipeline, "load_tokenizer", lambda: tokenizer)
     monkeypatch.setattr(pipeline.text, "encode", encode)
     monkeypatch.setattr(pipeline.text, "describe", describe, raising=False)
 
@@ -66,16 +66,52 @@ def test_describing_can_be_left_out():
     assert made.notes == ()
 
 
-def test_best_of_n_keeps_for_each_image_the_draw_that_the_critic_likes_best(monkeypatch):
-    monkeypatch.setattr(
-        improve, "agreement", lambda critic, images, asked: images.mean((1, 2, 3), np.float64)
-    )
+@pytest.fixture
+def bright(monkeypatch):
+    """A reward model that likes bright images, and its scores."""
+    seen = []
+
+    def agreement(reward_model, images, asked):
+        seen.append(images)
+        return images.mean((1, 2, 3), np.float64)
+
+    monkeypatch.setattr(pipeline, "agreement", agreement)
+    return seen
+
+
+def test_best_of_n_keeps_for_each_image_the_draw_that_the_reward_model_likes_best(bright):
     made = pipeline.generate("a sunset", 4, seed=5, best_of=3)
     assert made.method["best_of"] == 3
     assert set(made.milliseconds) == {"describe", "encode", "generate", "decode", "choose"}
     one = pipeline.generate("a sunset", 4, seed=5)
     assert (made.images.mean((1, 2, 3)) >= one.images.mean((1, 2, 3))).all()
     assert made.descriptions == one.descriptions
+
+
+def test_best_of_n_with_different_seeds_shares_no_image(bright):
+    for seed in (0, 1, 2):
+        pipeline.generate("a sunset", 2, seed=seed, best_of=4, describe="llm")
+    drawn = np.concatenate(bright)
+    assert len(drawn) == 3 * 4 * 2
+    assert len({image.tobytes() for image in drawn}) == len(drawn)
+
+
+def test_the_first_draw_of_best_of_n_is_the_plain_image_and_no_draw_depends_on_n(bright):
+    plain = pipeline.generate("a sunset", 3, seed=5).images
+    for n in (3, 1):
+        pipeline.generate("a sunset", n, seed=5, best_of=2)
+    first, second, first_alone, second_alone = bright
+    np.testing.assert_array_equal(first, plain)
+    for many, alone in ((first, first_alone), (second, second_alone)):
+        assert np.abs(many[0].astype(int) - alone[0]).max() <= 1
+
+
+def test_a_second_best_of_n_loads_nothing(monkeypatch):
+    pipeline.generate("a sunset", 1, best_of=2)
+    monkeypatch.setattr(weights, "load", lambda *_: pytest.fail("loaded again"))
+    monkeypatch.setattr(weights, "load_model", lambda *_: pytest.fail("loaded again"))
+    made = pipeline.generate("a dawn", 1, best_of=2)
+    assert made.images.shape == (1, 64, 64, 3)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +123,17 @@ def test_best_of_n_keeps_for_each_image_the_draw_that_the_critic_likes_best(monk
         (lambda: pipeline.generate("x", 0), ValueError, "give 1 to 1024"),
         (lambda: pipeline.generate("x", 2000), ValueError, "give 1 to 1024"),
         (lambda: pipeline.generate("x", seed=-1), ValueError, "seed = -1"),
+        (lambda: pipeline.generate("x", seed=2**64), ValueError, "seed = 18446744073709551616"),
+        (lambda: pipeline.generate("\ud83c"), ValueError, "not Unicode"),
         (lambda: pipeline.generate("x", method="magic"), ValueError, "No method 'magic'"),
-        (lambda: pipeline.generate("x", top_k=3), ValueError, "no option"),
+        (
+            lambda: pipeline.generate("x", top_k=3),
+            ValueError,
+            r"no option \['top_k'\]; it has \['guidance', 'steps', 'xla'\]",
+        ),
         (lambda: pipeline.generate("x", describe="poet"), ValueError, "'poet'"),
         (lambda: pipeline.generate("x", best_of=0), ValueError, "best_of = 0"),
-        (lambda: pipeline.generate("x", best_of=2, describe="off"), ValueError, "critic"),
+        (lambda: pipeline.generate("x", best_of=2, describe="off"), ValueError, "reward model"),
     ],
 )
 def test_bad_input_is_named(call, error, message):
@@ -125,6 +167,25 @@ def test_what_was_there_is_not_overwritten(tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["diary.txt"]
 
 
+def test_what_a_killed_writer_left_is_not_in_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "replace", lambda *_: os._exit(9))
+    out = tmp_path / "out"
+    if (child := os.fork()) == 0:
+        files.write_atomic(out / "a.bin", b"half")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(list(out.iterdir())) == 1
+    monkeypatch.undo()
+    pipeline.check_out(out)
+    files.write_folder(out, {"b.bin": b"whole"})
+    assert [path.name for path in out.iterdir()] == ["b.bin"]
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    for name in ("x" * 251 + ".png", "夕" * 83 + ".png"):
+        files.write_atomic(tmp_path / name, b"whole")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_room_is_checked_before_the_work(tmp_path):
     pipeline.check_out(tmp_path / "a" / "b" / "sheet.png")
     (tmp_path / "file").write_text("")
@@ -144,6 +205,59 @@ def test_the_command_line_writes_and_reports(tmp_path):
     assert record["n"] == 2
     assert set(record["milliseconds"]) == {"describe", "encode", "generate", "decode"}
     assert out.is_file()
+
+
+def test_the_command_line_takes_every_option_of_a_method(tmp_path, monkeypatch):
+    given = {}
+
+    def generate(prompt, n, **options):
+        given.update(options)
+        images = np.zeros((n, 64, 64, 3), np.uint8)
+        return pipeline.Generated(images, ("",) * n, (), {}, {})
+
+    monkeypatch.setattr(pipeline, "generate", generate)
+    arguments = ["generate", "x", "-n", "1", "-o", str(tmp_path / "s.png"), "--xla"]
+    arguments += ["--option", "steps=2", "--option", "guidance=1.5", "--option", "solver=midpoint"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    options = {key: given[key] for key in ("xla", "steps", "guidance", "solver")}
+    assert options == {"xla": True, "steps": 2, "guidance": 1.5, "solver": "midpoint"}
+    assert type(given["steps"]) is int
+    given.clear()
+    CliRunner().invoke(cli.app, arguments[:6])
+    assert set(given) == {"seed", "method", "describe", "best_of"}  # the method's own defaults
+
+
+@pytest.mark.parametrize("method", pipeline.METHODS)
+def test_xla_is_an_option_of_every_method_and_wrong_ones_name_what_exists(method):
+    assert pretrained.method_options(method, {"xla": True})["xla"] is True
+    with pytest.raises(ValueError, match="no option") as refused:
+        pretrained.method_options(method, {"speed": 3})
+    assert all(name in str(refused.value) for name in pretrained.METHODS[method].options)
+
+
+@pytest.mark.parametrize("pair", ["steps", ""])
+def test_an_option_without_a_value_is_refused(pair, tmp_path):
+    arguments = ["generate", "x", "-o", str(tmp_path / "s.png"), "--option", pair]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(result.exception, ValueError)
+    assert "NAME=VALUE" in str(result.exception)
+
+
+def test_serve_hands_all_its_options_on(monkeypatch):
+    app = pytest.importorskip("genlib.serve.app", reason="the server's packages")
+    asked = {}
+    monkeypatch.setattr(
+        app, "run", lambda host, port, **options: asked.update(options, host=host, port=port)
+    )
+    arguments = "serve --host ::1 --port 0 --method flow --describe off --max-batch 2 --max-wait 0"
+    arguments += " --max-queue 3 --timeout 4 --cache-bytes 5 --option steps=2 --option xla=true"
+    result = CliRunner().invoke(cli.app, arguments.split())
+    assert result.exit_code == 0, result.output
+    assert asked == {
+        "host": "::1", "port": 0, "method": "flow", "describe": "off", "max_batch": 2,
+        "max_wait": 0, "max_queue": 3, "timeout": 4, "cache_bytes": 5, "steps": 2, "xla": True,
+    }  # fmt: skip
 
 
 def test_the_command_line_lists_methods_and_describes():

@@ -20,8 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
+from genlib.backend import keras  # which keeps TensorFlow's start-up log away
 from genlib.models import coarse_to_fine as ctf
 from genlib.models import flow as flows
 from genlib.models import image_gpt as gpt

@@ -8,6 +8,7 @@
 * `bill`: what a language model costs between a prompt and an image.
 """
 
+from genlib import backend as backend  # first: it keeps TensorFlow's start-up log away
 from genlib.ladder.run import FID_MARGIN, RIGHT_MARGIN, describe, fastest, points, ratio, run
 
 __all__ = ["FID_MARGIN", "RIGHT_MARGIN", "describe", "fastest", "points", "ratio", "run"]

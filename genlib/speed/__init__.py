@@ -7,3 +7,5 @@
 Other rooms help: `genlib.bench.count` predicts, `genlib.train` has students (`distill`) and what
 heals a cut (`heal`), `genlib.serve` draws nothing twice and many at once.
 """
+
+from genlib import backend as backend  # first: it keeps TensorFlow's start-up log away

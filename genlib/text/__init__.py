@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from genlib import backend as backend  # first: it keeps TensorFlow's start-up log away
 from genlib.text.student import CHARACTERS, load_student
 from genlib.text.teacher import WIDTH, load_teacher
 from genlib.text.writer import Description, describe

@@ -8,6 +8,7 @@
 * `registry`: the recipes by name, and `export`.
 """
 
+from genlib import backend as backend  # first: it keeps TensorFlow's start-up log away
 from genlib.train.gan import GANTask
 from genlib.train.loop import State, Task, TrainingDiverged, run
 
