@@ -11,10 +11,11 @@ from PIL import Image
 
 from genlib import text
 from genlib.files import to_png
-from genlib.text.llm import LLM
-from genlib.models.transformer import Transformer, TransformerConfig
 from genlib.ladder import bill
 from genlib.ladder.bill import STAGES, Way, pay
+from genlib.models.transformer import Transformer, TransformerConfig
+from genlib.speed import prune
+from genlib.text.llm import LLM
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzADEIKNST<|>_ \n,.?"
 
@@ -35,18 +36,6 @@ def tiny() -> LLM:
     rng = np.random.default_rng(0)
     embedding = rng.standard_normal((len(LETTERS) + 1, 16)).astype(np.float32)
     return LLM(Transformer(config, seed=0), embedding, Letters(), end=len(LETTERS), context=999)
-
-
-def counted(way: Way, calls: list[str]) -> Way:
-    def count(name, run):
-        def called(*arguments):
-            calls.append(name)
-            return run(*arguments)
-
-        return called
-
-    names = ("describe", "encode", "generate", "decode")
-    return Way(*(count(name, getattr(way, name)) for name in names))
 
 
 PLAIN = Way(
@@ -98,15 +87,6 @@ def test_a_bill_has_a_png_of_the_image_and_the_time_of_each_stage():
     assert paid.total == sum(paid.milliseconds.values())
 
 
-def test_what_is_remembered_is_described_and_encoded_once_and_drawn_each_time():
-    calls: list[str] = []
-    way = bill.remember(counted(PLAIN, calls))
-    first, second = pay(way, "a cab", seed=1), pay(way, "a cab", seed=2)
-    assert first.description == second.description
-    assert first.png != second.png
-    assert calls == ["describe", "encode", "generate", "decode", "generate", "decode"]
-
-
 def test_a_png_gives_its_image_back():
     image = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
     assert (np.asarray(Image.open(io.BytesIO(to_png(image)))) == image).all()
@@ -123,7 +103,7 @@ def test_a_token_reads_every_weight_once(tiny):
 def test_the_states_between_blocks_are_those_of_the_transformer(tiny):
     ids = tiny.tokenize("a big cab")
     x = np.asarray(tiny.embedding)[None, ids]
-    for depth, state in enumerate(bill._states(tiny, ids)[1:], start=1):
+    for depth, state in enumerate(prune._states(tiny, ids)[1:], start=1):
         expected = np.asarray(tiny.transformer(x, depth=depth))[0]
         np.testing.assert_allclose(state, expected, atol=1e-5)
 
@@ -134,7 +114,7 @@ def test_a_block_that_adds_nothing_has_no_influence(tiny):
     for layer in (block.out, block.down):
         layer.kernel.assign(np.zeros(layer.kernel.shape))
     try:
-        influence = bill.influence(tiny, ["a big cab", "the sea"])
+        influence = prune.influence(tiny, ["a big cab", "the sea"])
     finally:
         for layer, kernel in zip((block.out, block.down), kept, strict=True):
             layer.kernel.assign(kernel)
@@ -145,7 +125,7 @@ def test_a_block_that_adds_nothing_has_no_influence(tiny):
 
 def test_texts_of_one_token_tell_nothing_of_influence(tiny):
     with pytest.raises(ValueError, match="second token"):
-        bill.influence(tiny, ["a"])
+        prune.influence(tiny, ["a"])
 
 
 # ---------------------------------------------------------------- llama.cpp, and SmolLM2 itself
