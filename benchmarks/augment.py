@@ -19,10 +19,11 @@ from scipy.special import log_softmax
 from genlib import records, train
 from genlib.data import captions
 from genlib.data.captions import ATTRIBUTES, Caption
+from genlib.ladder.quality import student_quality
 from genlib.metrics import wilson
-from genlib.train.tasks import Recipe
 from genlib.text import writer
 from genlib.train import text_student
+from genlib.train.tasks import Recipe
 
 NAMES = tuple(ATTRIBUTES)
 SURE = 0.8  # how likely a meaning must be
@@ -98,15 +99,16 @@ def main(epochs: int = 40) -> None:
     ways = {
         "one wording": one_wording,
         "one wording, mined words": with_mined(one_wording, mined),
-        "all wordings": training.wording,
-        "all wordings, mined words": with_mined(training.wording, mined),
+        "all wordings": text_student.wording,
+        "all wordings, mined words": with_mined(text_student.wording, mined),
     }
     recipe = Recipe(epochs=epochs, batch_size=256, learning_rate=3e-3, weight_decay=0.01)
     rows = {}
     for name, say in ways.items():
-        task = training.TextStudentTask(recipe, say=say)
+        task = text_student.TextStudentTask(recipe, say=say)
         train.run(task, epochs, progress=False)
-        rows[name] = training.quality(task.averaged())
+        with task.trained() as model:
+            rows[name] = dict(student_quality(model))
         rows[name]["each, en unseen"] = each(rows[name]["en unseen"], rows[name]["n"])
         print(name, rows[name]["en unseen"], rows[name]["each, en unseen"], flush=True)
     examples = {value: words[:: max(len(words) // 8, 1)][:8] for value, words in mined.items()}

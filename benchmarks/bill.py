@@ -21,14 +21,14 @@ PROMPTS = ("a boat on a calm lake at night", "a rainy dawn over the hills", "a s
 
 def one_file(method: str, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Returns a flow and its decoder as one function, opened from a file of integers."""
-    from genlib import pipeline
     from genlib.models.tokenizer import GRID
+    from genlib.pretrained import METHODS, load, load_tokenizer
     from genlib.speed import export
 
-    model, steps = pipeline.load(method), pipeline.METHODS[method].options["steps"]
+    model, steps = load(method), METHODS[method].options["steps"]
     noise = np.zeros((1, GRID, GRID, model.config.channels), np.float32)
     embedded = np.zeros((1, model.config.text_width), np.float32)
-    whole = export.flow_function(model, pipeline.tokenizer().decoder, steps=steps)
+    whole = export.flow_function(model, load_tokenizer().decoder, steps=steps)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.tflite")
         export.to_litert(whole, path, int8=True, noise=noise, text=embedded)

@@ -12,6 +12,7 @@ import numpy as np
 
 from genlib import backend, bench, plot, pretrained
 from genlib.data import fashion_mnist
+from genlib.ladder.quality import evaluate
 from genlib.models import gan
 from genlib.pretrained import load_judge
 
@@ -48,7 +49,7 @@ def main():
         for result in results[1:]:  # the same images, or the comparison would mean nothing
             np.testing.assert_allclose(result, results[0], atol=1e-4)
         comparison = bench.compare(candidates)
-        report = pretrained.evaluate(generator, data, judge)
+        report = evaluate(generator, data, judge)
         fid, floor = report.scores["fid"], report.floor["fid"]
         record[name] = {
             "comparison": json.loads(comparison.to_json()),

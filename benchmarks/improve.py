@@ -1,8 +1,8 @@
-"""What judging and choosing buys: best of n, and training on what the critic kept.
+"""What judging and choosing buys: best of n, and training on what the reward model kept.
 
-Best of n draws more for each image; training on kept images pays once. The critic chooses, the
-judge measures, and every figure is for the same descriptions. A third model trains just as long
-without any kept image: what it gains is not the critic's doing.
+Best of n draws more for each image; training on kept images pays once. The reward model chooses,
+the judge measures, and every figure is for the same descriptions. A third model trains just as
+long without any kept image: what it gains is not the reward model's doing.
 
     python benchmarks/improve.py        # an hour on one core; writes genlib/records/improve.json
 """
@@ -10,16 +10,19 @@ without any kept image: what it gains is not the critic's doing.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
-from genlib import metrics, pipeline, records, text, train, weights
-from genlib.train import rejection, tasks
+from genlib import metrics, pipeline, pretrained, records, text, train, weights
 from genlib.data import captions, scenes
 from genlib.models.judges import REWARD_MODEL
-from genlib.pretrained import load_scenes_judge
-from genlib.pretrained import load_tokenizer
+from genlib.models.sampling import Seed
+from genlib.train import registry, rejection
+from genlib.train.tasks import GeneratorTask
 
+METHODS = tuple(m for m in pretrained.METHODS if issubclass(registry.find(m), GeneratorTask))
+BATCH = 128  # images at once
 DRAWS = (1, 2, 4)
 SPLITS = ("validation", "held-out")
 
@@ -37,67 +40,65 @@ def gain(before: np.ndarray, after: np.ndarray) -> list[float]:
     return [round(float(x), 4) for x in (more.mean(), more.mean() - half, more.mean() + half)]
 
 
-def main(method: str, prompts: int, chosen: int, collected: int, epochs: int) -> None:
-    """Measures one method."""
-    judge, critic, tokenizer = load_scenes_judge(), load_scenes_judge(REWARD_MODEL), load_tokenizer()
-    options = dict(pipeline.METHODS[method].options)
+def measure(method: str, prompts: int, chosen: int, collected: int, epochs: int) -> dict[str, Any]:
+    """Measures one method; the arguments are those of the command line."""
+    judge, reward_model = pretrained.load_scenes_judge(), pretrained.load_scenes_judge(REWARD_MODEL)
+    tokenizer, options = pretrained.load_tokenizer(), dict(pretrained.METHODS[method].options)
 
-    def sampler(model: object) -> improve.Sample:
-        def sample(embedded: np.ndarray, seed: int) -> np.ndarray:
-            parts = np.array_split(embedded, -(-len(embedded) // 128))
-            return np.concatenate(
-                [model.sample(part, seed + 1000 * i, **options) for i, part in enumerate(parts)]
-            )
+    def sampler(model: Any) -> pipeline.Sample:
+        def sample(embedded: np.ndarray, seed: Seed) -> np.ndarray:
+            turn = seed if isinstance(seed, tuple) else (seed, 0)
+            parts = np.array_split(embedded, -(-len(embedded) // BATCH))
+            drawn = [model.sample(part, (*turn, i), **options) for i, part in enumerate(parts)]
+            return np.concatenate(drawn)
 
         return sample
 
-    def right(model: object, wanted: np.ndarray) -> np.ndarray:
+    def right(model: Any, wanted: np.ndarray) -> np.ndarray:
         embedded = text.encode([captions.full(row) for row in wanted])
         images = tokenizer.decode(sampler(model)(embedded, 100))
         return (judge.attributes(images) == wanted).all(1)
 
-    result: dict[str, object] = {"method": method, "options": options, "prompts": prompts}
-    sample = sampler(pipeline.load(method))
+    result: dict[str, Any] = {"method": method, "options": options, "prompts": prompts}
+    sample = sampler(pretrained.load(method))
     wanted = {split: scenes.scenes(prompts, 21, split).attributes for split in SPLITS}
-    before = {split: right(pipeline.load(method), rows) for split, rows in wanted.items()}
+    before = {split: right(pretrained.load(method), rows) for split, rows in wanted.items()}
     for split in SPLITS:
         best = {}
         for n in DRAWS:
-            _, images, _ = improve.best_of(
-                n, sample, tokenizer, critic, wanted[split][:chosen], seed=100
-            )
-            best[n] = (judge.attributes(images) == wanted[split][:chosen]).all(1)
+            asked = wanted[split][:chosen]
+            _, images, _ = pipeline.best_of(n, sample, tokenizer, reward_model, asked, seed=100)
+            best[n] = (judge.attributes(images) == asked).all(1)
         result[f"best of n, {split}"] = {n: share(hits) for n, hits in best.items()}
         result[f"gain of best of {DRAWS[-1]}, {split}"] = gain(best[1], best[DRAWS[-1]])
         print(split, result[f"best of n, {split}"], flush=True)
 
-    kept = improve.collect(collected, sample, tokenizer, critic, tries=2, seed=5)
+    kept = rejection.collect(collected, sample, tokenizer, reward_model, tries=2, seed=5)
     result["kept"] = [len(kept.latents), collected]
     print("kept", result["kept"], flush=True)
-    arrays, card = weights.load(method)
+    arrays, card = weights.load(pretrained.METHODS[method].weights)
     for name in ("trained on kept", "trained on Scenes alone"):
         training = card["training"] | {"epochs": epochs, "learning_rate": 2e-4, "warmup": 20}
-        task = base = recipes.TASKS[method].of(card | {"training": training})
+        base: Any = registry.find(method).of(card | {"training": training})
         weights.assign(base.model, arrays)
-        if name == "trained on kept":
-            task = improve.RejectionTask(base, kept, base.recipe)
+        own = name == "trained on kept"
+        task = rejection.RejectionTask(base, kept, base.recipe) if own else base
         train.run(task, epochs, progress=False)
-        model = task.averaged()
         for split in SPLITS:
-            after = right(model, wanted[split])
+            with task.trained() as model:
+                after = right(model, wanted[split])
             result[f"before, {split}"] = share(before[split])
             result[f"{name}, {split}"] = share(after)
             result[f"gain of {name}, {split}"] = gain(before[split], after)
             print(name, split, share(before[split]), gain(before[split], after), flush=True)
-    records.save("improve", result)
+    return result
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--method", default=pipeline.DEFAULT, choices=tuple(pipeline.METHODS))
+    parser.add_argument("--method", default="flow", choices=METHODS)
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--chosen", type=int, default=256, help="descriptions for best of n")
     parser.add_argument("--collected", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=2)
-    arguments = parser.parse_args()
-    main(**vars(arguments))
+    records.save("improve", measure(**vars(parser.parse_args())))
