@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from genlib.data import captions
 from genlib.models import sampling
-from genlib.models.flow import Flow, FlowConfig
+from genlib.models.flow import Flow, FlowConfig, resume
 from genlib.models.transformer import TransformerConfig
-from genlib.models.flow import resume
 from genlib.serve.cache import ExactCache, SemanticCache
 from genlib.serve.load import Asked, is_wrong, paraphrases, replay, zipf_stream
 
