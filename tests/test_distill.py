@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genlib import backend
-from genlib.train import tasks
+from genlib import backend, train
 from genlib.models.flow import Flow, FlowConfig, forwards
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
-from genlib.train import distill
+from genlib.train import distill, registry, tasks
 
 SHAPE = TransformerConfig(2, 16, heads=2, kv_heads=2, hidden=16, modulated=True)
 CONFIG = FlowConfig(SHAPE, channels=2, text_width=8)
@@ -29,7 +28,7 @@ def wild(config=CONFIG, seed=0):
 
 @pytest.fixture
 def small(monkeypatch):
-    for module in (distill, recipes):
+    for module in (distill, tasks):
         monkeypatch.setattr(module, "EPOCH", 64)
     monkeypatch.setattr(distill, "WALKS", 16)
     monkeypatch.setattr(
@@ -37,7 +36,7 @@ def small(monkeypatch):
     )
 
     def make(teacher, **options):
-        recipe = recipes.Recipe(8, batch_size=8, learning_rate=5e-3, warmup=2, average=0.5)
+        recipe = tasks.Recipe(8, batch_size=8, learning_rate=5e-3, warmup=2, average=0.5)
         tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
         made = distill.ShortcutTask(
             recipe, replace(CONFIG, shortcut=True), teacher=teacher, tokenizer=tokenizer, **options
@@ -133,7 +132,8 @@ def test_a_shortcut_needs_no_guidance_and_says_so():
 
 def test_targets_lead_along_the_walks(small):
     task = small(wild())
-    (x, y), walks = task.batch(0, 1), task.walks(0)
+    walks = task.prepare(0)
+    x, y = task.batch(walks, np.arange(8) + 12, np.random.default_rng(1))  # 16 walks: 4 come twice
     ends = walks.points.astype(np.float32)
     for row in range(len(y)):
         reached = x["x"][row] + x["width"][row] * y[row]
@@ -149,15 +149,14 @@ def test_targets_lead_along_the_walks(small):
 
 def test_a_student_learns_to_take_wide_steps(small):
     """One step of the student comes nearer to the teacher's end than one of the teacher."""
-    from genlib import train
-
     teacher = wild()
     task = small(teacher)
     state = train.run(task, 8, progress=False)
     assert state.history["loss"][-1] < state.history["loss"][0]
     end = teacher.sample(TEXT, 1_000_000, steps=16, guidance=3.0)
     one = teacher.sample(TEXT, 1_000_000, steps=1, guidance=3.0)
-    short = task.averaged().sample(TEXT, 1_000_000, steps=1, guidance=1)
+    with task.trained() as student:
+        short = student.sample(TEXT, 1_000_000, steps=1, guidance=1)
     assert np.square(short - end).mean() < 0.5 * np.square(one - end).mean()
     assert task.describe()["config"]["shortcut"] is True
 
@@ -175,23 +174,19 @@ def wild_gpt(config=GPT, seed=0):
 
 
 def image_student(teacher, layers=2, **options):
-    recipe = recipes.Recipe(6, batch_size=16, learning_rate=5e-3, warmup=2, average=0.5)
+    recipe = tasks.Recipe(6, batch_size=16, learning_rate=5e-3, warmup=2, average=0.5)
     config = replace(GPT, transformer=replace(WORDS, layers=layers))
     tokenizer = Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4))
     return distill.ImageStudentTask(recipe, config, teacher=teacher, tokenizer=tokenizer, **options)
 
 
-@pytest.fixture
-def short_epochs(small, monkeypatch):
-    monkeypatch.setattr(recipes, "POOL", 1)
-    recipes._pool.cache_clear()
-    yield
-    recipes._pool.cache_clear()
+def first_batch(task):
+    return task.batch(task.prepare(0), np.arange(16), np.random.default_rng(0))
 
 
-def test_the_teacher_of_tokens_gives_shares_that_add_up(short_epochs):
+def test_the_teacher_of_tokens_gives_shares_that_add_up(small):
     teacher = wild_gpt()
-    x, tokens = image_student(teacher, guidance=1.0).batch(0, 0)
+    x, tokens = first_batch(image_student(teacher, guidance=1.0))
     shares = backend.to_numpy(x["shares"])
     assert shares.shape == (16, 64, 8, 3)
     np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
@@ -201,9 +196,9 @@ def test_the_teacher_of_tokens_gives_shares_that_add_up(short_epochs):
     np.testing.assert_allclose(np.log(chosen).sum(-1), backend.to_numpy(likely), atol=1e-3)
 
 
-def test_no_model_does_better_on_the_teachers_shares_than_the_teacher(short_epochs):
+def test_no_model_does_better_on_the_teachers_shares_than_the_teacher(small):
     teacher = wild_gpt()
-    x, _ = image_student(teacher, guidance=1.0).batch(0, 0)
+    x, _ = first_batch(image_student(teacher, guidance=1.0))
     best = -backend.to_numpy(teacher(x)).mean()
     others = [-backend.to_numpy(wild_gpt(seed=seed)(x)).mean() for seed in (1, 2, 3)]
     assert min(others) > best
@@ -211,9 +206,7 @@ def test_no_model_does_better_on_the_teachers_shares_than_the_teacher(short_epoc
     assert best == pytest.approx(-(shares * np.log(shares)).sum((-1, -2)).mean(), rel=1e-4)
 
 
-def test_a_student_of_tokens_learns_from_a_guided_teacher(short_epochs):
-    from genlib import train
-
+def test_a_student_of_tokens_learns_from_a_guided_teacher(small):
     task = image_student(wild_gpt(), guidance=1.5)
     state = train.run(task, 6, progress=False)
     assert state.history["loss"][-1] < state.history["loss"][0]
@@ -222,4 +215,4 @@ def test_a_student_of_tokens_learns_from_a_guided_teacher(short_epochs):
 
 def test_the_students_are_recipes():
     for name in ("flow-shortcut", "flow-small", "image-gpt-student"):
-        assert recipes.find(name).name == name
+        assert registry.find(name).name == name

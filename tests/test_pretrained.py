@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from genlib import pretrained, train, weights
-from genlib.weights import checkpoint
 from genlib.data import fashion_mnist
+from genlib.ladder import quality
 from genlib.models import gan
 from genlib.pretrained import load_judge
+from genlib.train import registry
+from genlib.weights import checkpoint
 
 SHIPPED = ["gan-conv-fashion", "gan-mlp-fashion"]
 
@@ -15,7 +17,7 @@ SHIPPED = ["gan-conv-fashion", "gan-mlp-fashion"]
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_generator_is_as_good_as_its_card_says(name):
     generator, card = pretrained.load_generator(name)
-    report = pretrained.evaluate(generator, fashion_mnist("subset"), load_judge())
+    report = quality.evaluate(generator, fashion_mnist("subset"), load_judge())
     # The card compares with the whole test set, we with the subset's: more images, smaller FID.
     promised = card["metrics"]["scores"]["fid"][0]
     assert report.scores["fid"].value < 1.5 * promised + 5
@@ -46,7 +48,8 @@ def test_a_run_loads_as_a_generator_that_draws_the_same_images(run):
 
 def test_exported_weights_draw_nearly_the_same_images(run, tmp_path):
     folder, task = run
-    card = pretrained.export_generator(folder, tmp_path / "weights", fashion_mnist("subset"))
+    measure = quality.of("gan", "subset")
+    card = registry.export(folder, tmp_path / "weights", measure, "subset")
     assert card["epochs"] == 1
     assert card["metrics"]["scores"].keys() >= {"fid", "kid", "recall"}
     generator, _ = pretrained.load_generator(tmp_path / "weights")

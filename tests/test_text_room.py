@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from genlib import text, train, weights
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
-from genlib.text.llm import LLM
 from genlib.models.transformer import Transformer, TransformerConfig
-from genlib.train.tasks import Recipe
 from genlib.text import lexicon, student, teacher, writer
-from genlib.train import text_student
+from genlib.text.llm import LLM
 from genlib.text.student import Student, StudentConfig
+from genlib.train import text_student
+from genlib.train.tasks import Recipe
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,=>:?\n.<|_-'12TNAWIH"
 SMALL = StudentConfig(features=256, hidden=16)
@@ -68,7 +68,7 @@ def test_a_plain_caption_names_what_it_should_and_the_full_one_everything():
 
 
 def test_different_namings_have_different_plain_captions_but_for_the_moon():
-    said, told = training.plain_captions()
+    said, told = text_student.plain_captions()
     assert len(said) == len(set(said)) > 6000
     night = 1 + ATTRIBUTES["time"].index("night")
     moon = np.array(["moon" in s for s in said]) & (told[:, 0] != night)
@@ -173,13 +173,13 @@ def test_the_loss_by_hand():
     targets = np.zeros((1, 2 + 5), np.float32)
     made = np.zeros((1, 2 + 29), np.float32)
     made[0, :2] = 1, 3
-    expected = (1 + 9) / 2 + training.READING * np.log([5, 7, 5, 6, 6]).sum()
-    assert float(training.student_loss(targets, made)) == pytest.approx(expected, rel=1e-5)
+    expected = (1 + 9) / 2 + text_student.READING * np.log([5, 7, 5, 6, 6]).sum()
+    assert float(text_student.student_loss(targets, made)) == pytest.approx(expected, rel=1e-5)
 
 
 def task(epochs):
     recipe = Recipe(epochs=epochs, batch_size=64, learning_rate=3e-3, warmup=4)
-    made = training.TextStudentTask(recipe, SMALL, read=shares)
+    made = text_student.TextStudentTask(recipe, SMALL, read=shares)
     made.steps_per_epoch = 3
     return made
 
@@ -282,9 +282,9 @@ def test_what_is_not_understood_is_said():
     assert len(d.named & {"land", "object"}) == 1
 
 
-@pytest.mark.parametrize("wish", ["🌅", "\x00", "<|im_end|>", "sea " * 50_000, "!?", "a" * 9999])
-def test_any_wish_gives_something_to_draw(wish):
-    (d,) = text.describe(wish)
+@pytest.mark.parametrize("prompt", ["🌅", "\x00", "<|im_end|>", "sea " * 50_000, "!?", "a" * 9999])
+def test_any_prompt_gives_something_to_draw(prompt):
+    (d,) = text.describe(prompt)
     scenes.draw(d.attributes)
     assert len(d.understood) < 500
 
@@ -304,7 +304,7 @@ def test_describe_refuses_what_makes_no_sense():
         text.describe("sea", method="free", writer=lambda prompt: None)
 
 
-def test_any_writer_fills_in_what_the_wish_leaves_open():
+def test_any_writer_fills_in_what_the_prompt_leaves_open():
     asked = []
 
     def write(prompt):
@@ -315,7 +315,7 @@ def test_any_writer_fills_in_what_the_wish_leaves_open():
     assert "a lonely tree" in asked[0]
     assert d.attributes[0] == "night"
     assert d.attributes[1] == "mountains"
-    assert d.attributes[3:] == ("snowy", "tree")  # the wish is kept against the writer
+    assert d.attributes[3:] == ("snowy", "tree")  # the prompt is kept against the writer
 
 
 def test_the_prompt_has_examples_of_each_answer():
@@ -363,8 +363,8 @@ def test_smollm_explains_words_that_no_caption_uses(smollm):
 
 
 def test_smollm_writes_for_english_and_for_chinese(smollm):
-    for wish in ("sunset over the sea", "海上的日落"):
-        found = text.describe(wish, n=3, method="grammar")
-        assert found == text.describe(wish, n=3, method="grammar")
+    for prompt in ("sunset over the sea", "海上的日落"):
+        found = text.describe(prompt, n=3, method="grammar")
+        assert found == text.describe(prompt, n=3, method="grammar")
         for d in found:
             scenes.draw(d.attributes)

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genlib.data import scenes
-from genlib.models.tokenizer import Tokenizer, TokenizerConfig, codes_to_latents, latents_to_codes, quantize, reconstruction_loss
+from genlib.models.tokenizer import (
+    Tokenizer,
+    TokenizerConfig,
+    codes_to_latents,
+    latents_to_codes,
+    quantize,
+    reconstruction_loss,
+)
 
 SMALL = TokenizerConfig(levels=(8, 5), width=8, pixel_width=4)
 

@@ -5,15 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from genlib import backend, train
-from genlib.weights import checkpoint
+from genlib import backend, pretrained, train
 from genlib.models.gan import GANConfig
+from genlib.train import loop
+from genlib.weights import checkpoint
 
 SMALL = GANConfig(batch_size=32)
 
@@ -58,6 +60,55 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_unbroken_one(tmp_path):
         resumed = train.GANTask(blobs(), SMALL, seed=3)
         train.run(resumed, epochs, tmp_path / "run", progress=False)
     assert_same_weights(weights_of(unbroken), weights_of(resumed))
+
+
+class Slow(train.GANTask):
+    """Takes no step of an epoch before the next epoch is being prepared."""
+
+    def __init__(self):
+        super().__init__(blobs(), SMALL)
+        self.begun = [threading.Event() for _ in range(3)]
+        self.threads = set()
+
+    def prepare(self, epoch):
+        self.threads.add(threading.current_thread())
+        self.begun[epoch].set()
+        return epoch
+
+    def epoch(self, epoch, prepared):
+        assert prepared == epoch
+        if epoch + 1 < len(self.begun):
+            assert self.begun[epoch + 1].wait(60), "nobody prepares the next epoch"
+        yield from super().epoch(epoch)
+
+
+def test_the_next_epoch_is_prepared_ahead_and_the_weights_are_those_of_one_after_the_other():
+    ahead = Slow()
+    train.run(ahead, 3, progress=False)
+    assert threading.main_thread() not in ahead.threads
+    plain = train.GANTask(blobs(), SMALL)
+    for epoch in range(3):
+        for _ in plain.epoch(epoch, plain.prepare(epoch)):
+            pass
+    assert_same_weights(weights_of(ahead), weights_of(plain))
+
+
+def test_no_epoch_is_prepared_that_no_one_asked_for():
+    task = Slow()
+    task.begun = task.begun[:2]  # preparing a third would be an error
+    assert train.run(task, 2, progress=False).epoch == 2
+
+
+def test_losses_are_fetched_now_and_then_and_none_is_left_out(monkeypatch):
+    task = train.GANTask(blobs(), SMALL)
+    task.steps_per_epoch = 120
+    monkeypatch.setattr(task, "epoch", lambda epoch, _: ({"loss": float(i)} for i in range(120)))
+    fetched = []
+    copy = backend.to_numpy
+    monkeypatch.setattr(loop.backend, "to_numpy", lambda made: fetched.append(made) or copy(made))
+    state = train.run(task, 1, progress=False)
+    assert state.history == {"loss": [pytest.approx(59.5)]}
+    assert len(fetched) == 3  # after 50, 100 and 120 steps
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
@@ -151,7 +202,7 @@ def test_a_damaged_checkpoint_is_named_and_refused(tmp_path):
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"checkpoint-000001\.safetensors.*SHA-256"):
-        train.load_gan(tmp_path / "run")
+        pretrained.load_gan(tmp_path / "run")
 
 
 def test_bad_arguments_are_refused():
@@ -162,4 +213,4 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="seed = -1"):
         train.GANTask(blobs(), SMALL, seed=-1)
     with pytest.raises(FileNotFoundError, match="No run in"):
-        train.load_gan("nowhere")
+        pretrained.load_gan("nowhere")

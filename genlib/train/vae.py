@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ class VAETask(FashionTask):
 
     @staticmethod
     def model_class(config: VAEConfig, seed: int) -> VAE:
-        """Returns the untrained model; its configuration holds the seed."""
-        return VAE(config)
+        """Returns the untrained model; the seed of the task is its own."""
+        return VAE(replace(config, seed=seed))
 
     def prepare(self, epoch: int) -> Arrays:
         """Returns the images, uint8."""

@@ -1,21 +1,21 @@
-"""The loop that improves, on a critic who wants bright images."""
+"""Rejection sampling, with a reward model that wants bright images."""
 
 import numpy as np
 import pytest
 
-from genlib import train
-from genlib.train import rejection, tasks
+from genlib import pipeline, train
 from genlib.data import scenes
 from genlib.models.image_gpt import ImageGPTConfig
 from genlib.models.judges import ScenesJudge
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
+from genlib.train import rejection, tasks
 
 TINY = TokenizerConfig(levels=(3, 3), width=8, pixel_width=4)
 SHAPE = TransformerConfig(1, 16, heads=2, kv_heads=1, hidden=16)
 
 
-class Critic:
+class Reward:
     """Finds attributes the more likely, the brighter the image is; right from 100 up."""
 
     def probabilities(self, images):
@@ -38,7 +38,7 @@ class Screen:
 
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch):
-    monkeypatch.setattr(improve.text, "encode", lambda texts: np.ones((len(texts), 8), np.float32))
+    monkeypatch.setattr(pipeline.text, "encode", lambda texts: np.ones((len(texts), 8), np.float32))
 
 
 def sample(embedded, seed):
@@ -51,54 +51,52 @@ def test_agreement_is_the_logarithm_of_what_the_judge_gives():
     drawn = scenes.scenes(4)
     parts = judge.probabilities(drawn.images)
     product = np.prod([p[np.arange(4), drawn.attributes[:, i]] for i, p in enumerate(parts)], 0)
-    found = improve.agreement(judge, drawn.images, drawn.attributes)
+    found = pipeline.agreement(judge, drawn.images, drawn.attributes)
     np.testing.assert_allclose(np.exp(found), product, rtol=1e-4)
 
 
 def test_the_best_of_more_is_never_worse():
     rows = np.zeros((6, 5), int)
-    scores = [improve.best_of(n, sample, Screen(), Critic(), rows)[2] for n in (1, 2, 5)]
+    scores = [pipeline.best_of(n, sample, Screen(), Reward(), rows)[2] for n in (1, 2, 5)]
     assert np.all(scores[0] <= scores[1])
     assert np.all(scores[1] <= scores[2])
     assert np.any(scores[0] < scores[2])
 
 
 def test_grids_images_and_scores_stay_together():
-    grids, images, scores = improve.best_of(4, sample, Screen(), Critic(), np.zeros((6, 5), int))
+    grids, images, scores = pipeline.best_of(4, sample, Screen(), Reward(), np.zeros((6, 5), int))
     np.testing.assert_array_equal(images[:, 0, 0, 0], grids[:, 0, 0])
     np.testing.assert_allclose(scores, 5 * np.log(grids[:, 0, 0] / 255), rtol=1e-5)
 
 
-def test_only_what_the_critic_finds_right_is_kept(monkeypatch):
+def test_only_what_the_reward_model_finds_right_is_kept(monkeypatch):
     monkeypatch.setattr(scenes, "combinations", lambda split: np.zeros((3, 5), int))
-    monkeypatch.setattr(improve, "codes_to_latents", lambda codes, levels: codes[..., None])
-    kept = improve.collect(40, sample, Screen(), Critic(), tries=1, batch_size=16)
+    monkeypatch.setattr(rejection, "codes_to_latents", lambda codes, levels: codes[..., None])
+    kept = rejection.collect(40, sample, Screen(), Reward(), tries=1, batch_size=16)
     assert 0 < kept.share < 1
     assert len(kept.latents) == len(kept.attributes) == round(40 * kept.share)
     assert kept.latents.min() >= 100
 
 
 def test_training_goes_on_with_half_of_its_own_images(monkeypatch):
-    monkeypatch.setattr(recipes, "EPOCH", 64)
-    recipes._pool.cache_clear()
-    monkeypatch.setattr(recipes.text, "encode", lambda texts: np.zeros((len(texts), 8), np.float32))
+    monkeypatch.setattr(tasks, "EPOCH", 64)
+    monkeypatch.setattr(tasks.text, "encode", lambda texts: np.zeros((len(texts), 8), np.float32))
     config = ImageGPTConfig(SHAPE, alphabet=3, text_width=8, prefix=2)
-    recipe = recipes.Recipe(2, batch_size=16, learning_rate=1e-2, warmup=1)
-    base = recipes.ImageGPTTask(recipe, config, tokenizer=Tokenizer(TINY))
-    kept = improve.Kept(np.zeros((5, 5), int), np.ones((5, 16, 16, 2), np.float32), 1.0)
-    task = improve.RejectionTask(base, kept, recipe)
-    x, target = task.batch(0, 0)
+    recipe = tasks.Recipe(2, batch_size=16, learning_rate=1e-2, warmup=1)
+    base = tasks.ImageGPTTask(recipe, config, tokenizer=Tokenizer(TINY))
+    kept = rejection.Kept(np.zeros((5, 5), int), np.ones((5, 16, 16, 2), np.float32), 1.0)
+    task = rejection.RejectionTask(base, kept, recipe)
+    x, target = task.batch(task.prepare(0), np.arange(16), np.random.default_rng(0))
     assert x["tokens"].shape == (16, 64, 8)
     assert np.all(target[8:] == 2)  # the highest level of both channels: letters 2 and 2
     assert not np.all(target[:8] == 2)
     losses = train.run(task, 2, progress=False).history["loss"]
     assert losses[1] < losses[0]
-    recipes._pool.cache_clear()
 
 
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="n = 0"):
-        improve.best_of(0, sample, Screen(), Critic(), np.zeros((1, 5), int))
-    empty = improve.Kept(np.zeros((0, 5), int), np.zeros((0, 16, 16, 2)), 0.0)
+        pipeline.best_of(0, sample, Screen(), Reward(), np.zeros((1, 5), int))
+    empty = rejection.Kept(np.zeros((0, 5), int), np.zeros((0, 16, 16, 2)), 0.0)
     with pytest.raises(ValueError, match="kept no image"):
-        improve.RejectionTask(None, empty)
+        rejection.RejectionTask(None, empty)
