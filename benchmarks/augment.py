@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
+import typer
 from scipy.special import log_softmax
 
 from genlib import records, train
 from genlib.data import captions
 from genlib.data.captions import ATTRIBUTES, Caption
-from genlib.ladder.quality import student_quality
-from genlib.metrics import wilson
+from genlib.ladder import quality
 from genlib.text import writer
 from genlib.train import text_student
 from genlib.train.tasks import Recipe
@@ -92,10 +93,14 @@ def with_mined(say: Say, mined: Mapping[str, list[str]]) -> Say:
     return augmented
 
 
-def main(epochs: int = 40) -> None:
-    """Trains and measures."""
-    mined = mine(meanings(vocabulary()))
-    print({value: len(words) for value, words in mined.items()}, flush=True)
+def main(
+    epochs: Annotated[int, typer.Option(min=1, help="Of each student.")] = 40,
+    words: Annotated[int, typer.Option(min=1, help="Of the vocabulary, the first ones.")] = 10**6,
+) -> None:
+    """Mines words, trains four students, asks them, and writes the record."""
+    mined = mine(meanings(vocabulary()[:words]))
+    counts = {value: len(found) for value, found in mined.items()}
+    print(counts, flush=True)
     ways = {
         "one wording": one_wording,
         "one wording, mined words": with_mined(one_wording, mined),
@@ -108,19 +113,12 @@ def main(epochs: int = 40) -> None:
         task = text_student.TextStudentTask(recipe, say=say)
         train.run(task, epochs, progress=False)
         with task.trained() as model:
-            rows[name] = dict(student_quality(model))
-        rows[name]["each, en unseen"] = each(rows[name]["en unseen"], rows[name]["n"])
+            rows[name] = dict(quality.student_quality(model))
+        rows[name]["each, en unseen"] = rows[name]["en unseen"]["mean"]
         print(name, rows[name]["en unseen"], rows[name]["each, en unseen"], flush=True)
-    examples = {value: words[:: max(len(words) // 8, 1)][:8] for value, words in mined.items()}
-    counts = {value: len(words) for value, words in mined.items()}
+    examples = {value: found[:: max(len(found) // 8, 1)][:8] for value, found in mined.items()}
     records.save("augment", {"epochs": epochs, "mined": counts, "examples": examples, "rows": rows})
 
 
-def each(scores: Mapping[str, float], n: int) -> list[float]:
-    """Returns the share of single attributes that are read right, with its 95 % interval."""
-    right = round(sum(scores[name] * n for name in NAMES))
-    return [round(float(x), 4) for x in (right / n / len(NAMES), *wilson(right, n * len(NAMES)))]
-
-
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,9 +1,12 @@
 """The same samplers on TensorFlow, JAX and PyTorch: what compiling the loop gives on each.
 
-    python benchmarks/backends.py           # seven minutes; writes genlib/records/backends.json
+    python benchmarks/backends.py           # half an hour; writes genlib/records/backends.json
 
 Keras chooses its backend when it is imported, so each one runs in processes of its own, which take
-turns. Within a process the ways of a sampler alternate, so that their times are pairs.
+turns. Within a process the ways of a sampler alternate, so that their times are pairs. But what a
+process finds (memory, compiled code, a busy minute) is in all of its pairs, so they are no
+independent ones: a process counts once, with the median of its pairs, and the interval is that of
+the median of processes.
 """
 
 from __future__ import annotations
@@ -12,12 +15,13 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 BACKENDS = ("tensorflow", "jax", "torch")
-TURNS = 3
 STEPS = 8  # of the flow, unguided
 
 
@@ -73,7 +77,7 @@ def measure() -> dict[str, Any]:
 def turn(backend: str) -> dict[str, Any]:
     """Measures a backend in a process of its own."""
     environment = {**os.environ, "KERAS_BACKEND": backend}
-    command = [sys.executable, __file__, "measure"]
+    command = [sys.executable, __file__, "--here"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(
@@ -83,34 +87,58 @@ def turn(backend: str) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
+def summary(runs: Sequence[Mapping[str, Any]], slow: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the times of a way, and its ratio to the eager way, from all processes.
+
+    Args:
+        runs: of the way, one for each process.
+        slow: of the eager way, in the same processes.
+    """
+    from genlib import bench
+
+    seconds = [float(np.median(run["seconds"])) for run in runs]
+    ratios = [
+        float(np.median(np.divide(eager["seconds"], run["seconds"])))
+        for run, eager in zip(runs, slow, strict=True)
+    ]
+    return {
+        "first_call": max(run["first_call"] for run in runs),
+        "seconds": [float(np.median(seconds)), *bench.median_interval(seconds)],
+        "ratio": [float(np.median(ratios)), *bench.median_interval(ratios)],
+        "processes": [run["seconds"] for run in runs],
+    }
+
+
+def main(
+    turns: Annotated[
+        int, typer.Option(min=2, help="Processes of each backend; 9 give an interval of 96 %.")
+    ] = 9,
+    here: Annotated[
+        bool, typer.Option("--here", hidden=True, help="Measure this process's backend alone.")
+    ] = False,
+) -> None:
     """Lets the backends take turns, prints and writes the record."""
-    turns: dict[str, list[dict[str, Any]]] = {backend: [] for backend in BACKENDS}
-    for _ in range(TURNS):
+    if here:
+        print(json.dumps(measure()))
+        return
+    made: dict[str, list[dict[str, Any]]] = {backend: [] for backend in BACKENDS}
+    for _ in range(turns):
         for backend in BACKENDS:
-            turns[backend].append(turn(backend))
-    from genlib import bench, records
+            made[backend].append(turn(backend))
+    from genlib import records
 
     rows: dict[str, Any] = {}
-    for backend, found in turns.items():
+    for backend, found in made.items():
         rows[backend] = {"versions": found[0]["environment"]["versions"], "models": {}}
         for model, ways in found[0]["models"].items():
-            rows[backend]["models"][model] = {}
-            for way in ways:
-                runs = [each["models"][model][way] for each in found]
-                seconds = [s for run in runs for s in run["seconds"]]
-                slow = [s for each in found for s in each["models"][model]["eager"]["seconds"]]
-                pairs = [a / b for a, b in zip(slow, seconds, strict=True)]
-                record = bench.Record(way, runs[0]["first_call"], tuple(seconds), 1, {})
-                low, high = bench.bootstrap_interval(pairs)
-                rows[backend]["models"][model][way] = {
-                    "first_call": max(run["first_call"] for run in runs),
-                    "seconds": [record.median, *record.interval],
-                    "ratio": [float(np.median(pairs)), low, high],
-                }
-                print(backend, model, way, rows[backend]["models"][model][way])
-    records.save("backends", {"steps": STEPS, "turns": TURNS, "backends": rows})
+            slow = [each["models"][model]["eager"] for each in found]
+            rows[backend]["models"][model] = {
+                way: summary([each["models"][model][way] for each in found], slow) for way in ways
+            }
+            for way, row in rows[backend]["models"][model].items():
+                print(backend, model, way, row["seconds"], row["ratio"])
+    records.save("backends", {"steps": STEPS, "turns": turns, "backends": rows})
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure())) if sys.argv[1:] == ["measure"] else main()
+    typer.run(main)

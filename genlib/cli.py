@@ -213,7 +213,7 @@ def methods() -> None:
         if method.weights not in weights.shipped():
             typer.echo(f"    no weights yet: genlib train {name}")
         elif row := measured["rungs"].get(method.rung):
-            typer.echo(f"    {ladder.describe(row)}")
+            typer.echo(f"    {ladder.row_as_text(row)}")
 
 
 @app.command("bench")
@@ -225,7 +225,7 @@ def bench_(
     images: Annotated[
         int, typer.Option(help="Of each rung for its quality; 0 measures speed alone.", min=0)
     ] = 200,
-    pairs: Annotated[int, typer.Option(help="Rounds of timing.", min=7)] = 7,
+    pairs: Annotated[int, typer.Option(help="Rounds of timing.", min=9)] = 9,
     processes: Annotated[
         bool, typer.Option(help="Start a process for each, for its first call and its memory.")
     ] = False,
@@ -249,7 +249,7 @@ def bench_(
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     files.write_atomic(out, text.encode())
     for name, row in result["rungs"].items():
-        typer.echo(f"{name}: {ladder.describe(row)}")
+        typer.echo(f"{name}: {ladder.row_as_text(row)}")
 
 
 @app.command()

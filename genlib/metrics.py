@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, optimize, special
+from scipy import linalg, optimize, special, stats
 
 LEVEL = 0.95  # confidence of every interval here
 Z = float(special.ndtri(0.5 + LEVEL / 2))  # the same in standard deviations of a Gaussian
@@ -291,41 +291,6 @@ def kid_interval(features_a: np.ndarray, features_b: np.ndarray) -> Estimate:
     return Estimate(float(value), float(value - half), float(value + half), 0.0)
 
 
-def kid_subsets(
-    features_a: np.ndarray,
-    features_b: np.ndarray,
-    *,
-    subsets: int = 100,
-    size: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """KID as papers print it: mean and standard deviation over random subsets.
-
-    Args:
-        features_a: `(n, d)`, n ≥ `size`.
-        features_b: `(m, d)`, m ≥ `size`.
-        subsets: how many, at least 2.
-        size: images of each set in a subset, drawn without replacement.
-        seed: of the draws.
-
-    Returns:
-        Mean and standard deviation. The deviation is the spread *between subsets of this size*;
-        it is not the standard error of the mean, for the subsets overlap: see `kid_interval`.
-
-    Raises:
-        ValueError: if the shapes do not fit, a number is not finite, or a set is too small.
-    """
-    if subsets < 2:
-        raise ValueError(f"subsets={subsets}: a spread needs at least 2.")
-    a, b = _pair(features_a, features_b, max(2, size))
-    rng = np.random.default_rng(seed)
-    values = [
-        kid(rng.choice(a, size, replace=False), rng.choice(b, size, replace=False))
-        for _ in range(subsets)
-    ]
-    return float(np.mean(values)), float(np.std(values, ddof=1))
-
-
 # Nearest neighbours -------------------------------------------------------------------------
 
 
@@ -544,14 +509,8 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
         raise ValueError(f"{successes} of {n}: give counts with 0 <= successes <= n and n >= 1.")
     if not 0 < level < 1:
         raise ValueError(f"level={level}: a confidence lies between 0 and 1, for example 0.95.")
-    z2 = float(special.ndtri(0.5 + level / 2)) ** 2
-    share = successes / n
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = np.sqrt(z2 * share * (1 - share) / n + (z2 / (2 * n)) ** 2) / (1 + z2 / n)
-    # The ends are exactly 0 and 1 when none or all succeed; rounding must not move them.
-    low = 0.0 if successes == 0 else max(0.0, float(centre - half))
-    high = 1.0 if successes == n else min(1.0, float(centre + half))
-    return low, high
+    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _share(hits: np.ndarray) -> Estimate:

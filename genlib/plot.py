@@ -464,12 +464,6 @@ def losses(
     return curves(steps, lines, xlabel=xlabel, ylabel=ylabel, references=references, title=title)
 
 
-class _Ratio(Protocol):
-    ratio: float
-    low: float
-    high: float
-
-
 class _Comparison(Protocol):
     baseline: str
 

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from genlib import backend, bench
-from genlib.bench import roofline
+from genlib.bench import notebook, roofline, timing
 
 
 def sleeper(milliseconds: float):
@@ -28,7 +29,7 @@ def sleeper(milliseconds: float):
 
 @pytest.fixture(scope="module")
 def sleeps() -> bench.Comparison:
-    # Three times the least number of pairs: a busy machine stretches some of the sleeps.
+    # More than twice the least number of pairs: a busy machine stretches some of the sleeps.
     return bench.compare({"slow": sleeper(30), "fast": sleeper(10)}, pairs=21)
 
 
@@ -49,7 +50,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: made.now)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: made.now)
     return made
 
 
@@ -98,21 +99,21 @@ def test_times_are_those_of_the_callable_alone(clock):
 
 
 def test_assert_faster_fails_when_the_interval_includes_1(env):
-    unsure = comparison(env, a=[1.0] * 7, b=[0.5, 0.5, 0.5, 0.9, 2.0, 2.0, 2.0])
+    unsure = comparison(env, a=[1.0] * 9, b=[0.5, 0.5, 0.5, 0.5, 0.9, 2.0, 2.0, 2.0, 2.0])
     assert unsure.low < 1 < unsure.ratio
     with pytest.raises(AssertionError):
         bench.assert_faster(unsure)
 
 
 def test_assert_faster_holds_a_claim_of_more_than_1(env):
-    twice = comparison(env, a=[2.0] * 7, b=[1.0] * 7)
+    twice = comparison(env, a=[2.0] * 9, b=[1.0] * 9)
     bench.assert_faster(twice, than=1.9)
     with pytest.raises(AssertionError):
         bench.assert_faster(twice, than=2)
 
 
 def test_ratios_are_paired_so_a_slowdown_of_a_whole_round_cancels(env):
-    rounds = np.array([1, 1, 9, 1, 5, 2, 1.0])  # the machine was busy in three of them
+    rounds = np.array([1, 1, 9, 1, 5, 2, 1, 1, 1.0])  # the machine was busy in three of them
     paired = comparison(env, a=list(3 * rounds), b=list(rounds))
     assert (paired.low, paired.ratio, paired.high) == pytest.approx((3, 3, 3))
 
@@ -121,11 +122,11 @@ def test_the_baseline_is_the_first_candidate_unless_named(env):
     candidates = {"a": sleeper(1), "b": sleeper(1)}
     assert bench.compare(candidates, min_seconds=0).baseline == "a"
     assert bench.compare(candidates, min_seconds=0, baseline="b").baseline == "b"
-    assert comparison(env, a=[1.0] * 7, b=[2.0] * 7)["a"].ratio == 1
+    assert comparison(env, a=[1.0] * 9, b=[2.0] * 9)["a"].ratio == 1
 
 
 def test_a_comparison_of_three_asks_which_ratio_is_meant(env):
-    three = comparison(env, a=[3.0] * 7, b=[2.0] * 7, c=[1.0] * 7)
+    three = comparison(env, a=[3.0] * 9, b=[2.0] * 9, c=[1.0] * 9)
     assert three["c"].ratio == pytest.approx(3)
     with pytest.raises(ValueError, match="Choose one"):
         bench.assert_faster(three)
@@ -222,19 +223,64 @@ def test_the_bootstrap_interval_of_a_mean_agrees_with_the_normal_one():
     assert high == pytest.approx(values.mean() + half, abs=0.05)
 
 
-def test_the_bootstrap_interval_covers_a_known_median_about_as_often_as_it_says():
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda rng, shape: rng.lognormal(0, 1, shape),  # a few runs take much longer
+        lambda rng, shape: rng.exponential(1, shape) ** 2,
+        lambda rng, shape: rng.standard_cauchy(shape),  # without even a mean
+    ],
+    ids=["lognormal", "squared exponential", "Cauchy"],
+)
+@pytest.mark.parametrize("n", [5, 7, 9, 15])
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says(n, noise):
+    rng = np.random.default_rng(n)
+    truth = np.median(noise(rng, 1_000_001))
+    ends = np.array([bench.median_interval(values) for values in noise(rng, (4000, n))])
+    held = ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean()
+    assert held == pytest.approx(bench.coverage(n), abs=0.012)  # more than three standard errors
+    assert held >= 0.93
+
+
+def test_the_interval_of_a_comparison_holds_the_ratio_under_skewed_noise(env):
+    """Paired times with long tails: the true ratio is 2, the median of the paired ones too."""
     rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(300):
-        low, high = bench.bootstrap_interval(rng.exponential(1, 15), resamples=500)
-        hits += low <= np.log(2) <= high
-    assert 0.88 <= hits / 300 <= 0.99
+    held = 0
+    for _ in range(2000):
+        slow, fast = rng.lognormal(0, 0.5, (2, bench.MIN_PAIRS)) * [[2.0], [1.0]]
+        ratio = comparison(env, slow=list(slow), fast=list(fast))["fast"]
+        held += ratio.low <= 2 <= ratio.high
+    assert held / 2000 >= 0.93
+
+
+def test_nine_pairs_are_the_fewest_whose_interval_is_narrower_than_their_range():
+    values = np.random.default_rng(0).permutation(np.arange(1.0, 10.0))
+    assert len(values) == bench.MIN_PAIRS
+    assert bench.median_interval(values) == (2, 8)
+    assert bench.coverage(9) == pytest.approx(0.9609375)
+    assert bench.median_interval(values[:8]) == (values[:8].min(), values[:8].max())
+    assert bench.coverage(8) == pytest.approx(1 - 2 / 2**8)
+
+
+@pytest.mark.parametrize("n", [6, 9, 12, 21, 50])
+def test_the_interval_of_a_median_is_scipys(n):
+    values = np.random.default_rng(n).exponential(size=n)
+    expected = stats.quantile_test(values, p=0.5).confidence_interval(0.95)
+    assert bench.median_interval(values) == (expected.low, expected.high)
+
+
+def test_an_old_record_of_seven_rounds_shows_its_range_and_what_that_covers(env):
+    old = comparison(env, a=[2.0, 2, 2, 2, 2, 2, 3.0], b=[1.0] * 7)
+    again = bench.Comparison.from_json(old.to_json())
+    assert (again["b"].ratio, again["b"].low, again["b"].high) == (2, 2, 3)
+    assert "Median of 7 rounds" in again._repr_html_()
+    assert "98.4%" in again._repr_html_()
 
 
 @given(st.lists(st.floats(0.001, 1000), min_size=2, max_size=20))
 @settings(deadline=None)
 def test_the_interval_holds_the_median_and_stays_within_the_values(values):
-    low, high = bench.bootstrap_interval(values, resamples=300)
+    low, high = bench.median_interval(values)
     assert min(values) <= low <= np.median(values) <= high <= max(values)
 
 
@@ -246,9 +292,12 @@ def test_the_same_values_give_the_same_interval_whatever_the_global_seed():
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, float("nan")], [[1.0, 2.0]]])
-def test_an_interval_needs_two_finite_values(values):
+@pytest.mark.parametrize("interval", [bench.bootstrap_interval, bench.median_interval])
+def test_an_interval_needs_two_finite_values(values, interval):
     with pytest.raises(ValueError, match="at least two finite"):
-        bench.bootstrap_interval(values)
+        interval(values)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        interval([1.0, 2.0], level=95)
 
 
 # --- bad input ----------------------------------------------------------------------------------
@@ -273,8 +322,8 @@ def test_compare_refuses_bad_candidates(arguments, error, says):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"pairs": 6}, ValueError, "at least 7"),
-        ({"pairs": 7.5}, ValueError, "at least 7"),
+        ({"pairs": 8}, ValueError, "at least 9"),
+        ({"pairs": 9.5}, ValueError, "at least 9"),
         ({"baseline": "c"}, ValueError, "baseline must be one of"),
         ({"warmup": -1}, ValueError, "warmup"),
         ({"min_seconds": float("inf")}, ValueError, "min_seconds"),
@@ -355,14 +404,14 @@ def test_times_are_written_in_their_natural_unit(numbers, text):
 
 
 def test_a_rate_turns_the_interval_round(env):
-    record = bench.Record("batch", 1.0, (0.5,) * 7, 1, env)
+    record = bench.Record("batch", 1.0, (0.5,) * 9, 1, env)
     assert record.rate(16) == pytest.approx((32, 32, 32))
     low_high = bench.Record("batch", 1.0, (0.4, 0.5, 0.6), 1, env).rate(16)
     assert low_high[1] < low_high[0] < low_high[2]
 
 
 def test_tables_are_well_formed_and_escape_names(env):
-    table = comparison(env, **{"a<b": [1.0] * 7, "c": [0.5] * 7})._repr_html_()
+    table = comparison(env, **{"a<b": [1.0] * 9, "c": [0.5] * 9})._repr_html_()
     seen = []
 
     class Reader(html.parser.HTMLParser):
@@ -402,7 +451,7 @@ def test_in_a_notebook_glue_stores_the_text_without_quotation_marks(monkeypatch)
 @pytest.mark.parametrize("text", ["5,000", "2,048", "0.10", "7", "3.4× (3.1–3.8)", "None"])
 def test_what_is_glued_is_shown_as_it_is(text):
     variables = pytest.importorskip("myst_nb.core.variables")
-    assert variables.format_plain_text(repr(bench._Plain(text)), "") == text
+    assert variables.format_plain_text(repr(notebook._Plain(text)), "") == text
 
 
 # --- ceilings and the share of the limit --------------------------------------------------------

@@ -6,15 +6,15 @@ import pytest
 from keras import layers, ops
 
 from genlib import backend
+from genlib.bench import count
+from genlib.bench.count import Work
 from genlib.models import coarse_to_fine as ctf
 from genlib.models import gan
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
-from genlib.models.image_gpt import ImageGPT, ImageGPTConfig, LENGTH
+from genlib.models.image_gpt import LENGTH, ImageGPT, ImageGPTConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
-from genlib.bench import count
-from genlib.bench.count import Work
 
 SHAPE = TransformerConfig(2, 48, heads=6, kv_heads=2, hidden=80)
 TEXT = 16
@@ -160,7 +160,7 @@ def test_a_forward_of_one_token_against_a_cache():
     assert_counts(count.transformer(SHAPE, 1, keys=40, batch=3), forward, normal(3, 1, 48))
 
 
-def test_letters_as_they_are_drawn():
+def test_the_letters():
     model = ImageGPT(ImageGPTConfig(SHAPE, text_width=TEXT))
 
     def draw(y, uniform):

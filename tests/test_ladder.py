@@ -94,7 +94,7 @@ def test_a_row_counts_the_work(result):
 
 
 def test_a_row_is_told_in_one_line(result):
-    line = ladder.describe(result["rungs"]["fast"])
+    line = ladder.row_as_text(result["rungs"]["fast"])
     assert "images/s" in line
     assert "FID" in line
 

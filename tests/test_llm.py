@@ -9,13 +9,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from genlib.text import llm as module
-from genlib.text.llm import LLM, Trie, choose, distribution, load_llm
 from genlib.models.transformer import Transformer, TransformerConfig
+from genlib.text import llm as module
+from genlib.text.llm import LLM, choose, distribution, load_llm
 
 LETTERS = "abcdefghijklmnop "
 
@@ -159,7 +157,6 @@ def test_tokens_are_drawn_as_often_as_the_distribution_says():
 
 def test_greedy_takes_the_likeliest_of_those_allowed():
     assert choose(np.log(P), np.random.default_rng(0)) == 0
-    assert choose(np.log(P), np.random.default_rng(0), allowed=[3, 2]) == 2
 
 
 def test_the_seed_decides_what_is_drawn_and_rows_differ(tiny):
@@ -177,48 +174,6 @@ def test_a_stop_text_ends_the_answer_and_is_cut_off(tiny):
     stop = free[5:7]
     (stopped,) = tiny.generate(["dog"], max_tokens=20, stop=[stop, "no such text"])
     assert stopped == free[: free.index(stop)]
-
-
-# ---------------------------------------------------------------- constraints
-
-
-@settings(deadline=None, max_examples=15)
-@given(
-    texts=st.lists(st.text(LETTERS, max_size=6), min_size=1, max_size=8),
-    seed=st.integers(0, 99),
-)
-def test_constrained_texts_are_always_allowed_ones(tiny, texts, seed):
-    got = tiny.generate(
-        ["a cab", "dog"], max_tokens=7, temperature=2.0, seed=seed, constraint=tiny.trie(texts)
-    )
-    assert set(got) <= set(texts)
-
-
-def test_each_prompt_can_have_a_constraint_of_its_own(tiny):
-    each = [tiny.trie(["kind"]), None, lambda ids: [17] if len(ids) == 2 else [0, 1]]
-    fixed, free, pair = tiny.generate(["a", "a", "a"], max_tokens=6, constraint=each)
-    assert fixed == "kind"
-    assert free == tiny.generate(["a"], max_tokens=6)[0]
-    assert len(pair) == 2
-    assert set(pair) <= {"a", "b"}
-
-
-def test_a_trie_admits_its_sequences_and_no_other():
-    trie = Trie([[1, 2, 9], [1, 3, 9], [1, 9]])
-    assert sorted(trie([])) == [1]
-    assert sorted(trie([1])) == [2, 3, 9]
-    assert trie([1, 2]) == [9]
-    assert trie([2]) == []
-
-
-def test_a_constrained_text_that_has_not_ended_is_an_error(tiny):
-    with pytest.raises(ValueError, match=r"ended a constrained text after 'ki'.*Raise max_tokens"):
-        tiny.generate(["a"], max_tokens=2, constraint=tiny.trie(["kind"]))
-
-
-def test_a_constraint_that_allows_nothing_is_an_error(tiny):
-    with pytest.raises(ValueError, match="allows no token"):
-        tiny.generate(["a"], max_tokens=2, constraint=lambda ids: [])
 
 
 # ---------------------------------------------------------------- bad input
@@ -260,8 +215,6 @@ def test_bad_texts_are_refused(tiny):
         tiny.step(tiny.prefill("a"), [1, 2])
     with pytest.raises(ValueError, match="one prompt, got 2"):
         tiny.score(tiny.prefill(["a", "b"]), ["c"])
-    with pytest.raises(ValueError, match="2 constraints for 1"):
-        tiny.generate(["a"], max_tokens=2, constraint=[None, None])
 
 
 def test_nobody_can_end_a_turn_from_inside_a_prompt(tiny):
@@ -320,8 +273,6 @@ def test_it_answers_as_a_language_model_does(smollm):
     (answer,) = smollm.generate([smollm.chat("What is the capital of France?")], max_tokens=12)
     assert "Paris" in answer
     cities = ["London", "Paris", "Lima"]
-    question = smollm.chat("What is the capital of France? Answer in one word.")
-    assert smollm.generate([question], 5, constraint=smollm.trie(cities)) == ["Paris"]
     assert np.argmax(smollm.score("The capital of France is", [f" {c}." for c in cities])) == 1
 
 

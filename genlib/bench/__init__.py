@@ -9,7 +9,13 @@
 A bench knows callables and arrays; only `count` knows networks, and is imported by its own name.
 """
 
-from genlib.bench.machine import describe, environment, fix_threads, threads, usable_cores
+from genlib.bench.machine import (
+    environment,
+    environment_as_text,
+    fix_threads,
+    threads,
+    usable_cores,
+)
 from genlib.bench.notebook import format_ratio, format_seconds, glue
 from genlib.bench.roofline import Ceilings, ShareOfLimit, ceilings, share_of_limit
 from genlib.bench.timing import (
@@ -20,7 +26,9 @@ from genlib.bench.timing import (
     assert_faster,
     bootstrap_interval,
     compare,
+    coverage,
     measure,
+    median_interval,
 )
 
 __all__ = [
@@ -34,13 +42,15 @@ __all__ = [
     "bootstrap_interval",
     "ceilings",
     "compare",
-    "describe",
+    "coverage",
     "environment",
+    "environment_as_text",
     "fix_threads",
     "format_ratio",
     "format_seconds",
     "glue",
     "measure",
+    "median_interval",
     "share_of_limit",
     "threads",
     "usable_cores",

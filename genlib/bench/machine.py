@@ -129,8 +129,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def describe(env: Mapping[str, Any]) -> str:
-    """One line for the foot of a table."""
+def environment_as_text(env: Mapping[str, Any]) -> str:
+    """Writes an environment as one line, for the foot of a table."""
     hardware, versions = env["hardware"], env["versions"]
     where = hardware["gpu"] if env["device"] != "cpu" and hardware["gpu"] else hardware["cpu"]
     return (

@@ -9,6 +9,6 @@
 """
 
 from genlib import backend as backend  # first: it keeps TensorFlow's start-up log away
-from genlib.ladder.run import FID_MARGIN, RIGHT_MARGIN, describe, fastest, points, ratio, run
+from genlib.ladder.run import FID_MARGIN, RIGHT_MARGIN, fastest, points, ratio, row_as_text, run
 
-__all__ = ["FID_MARGIN", "RIGHT_MARGIN", "describe", "fastest", "points", "ratio", "run"]
+__all__ = ["FID_MARGIN", "RIGHT_MARGIN", "fastest", "points", "ratio", "row_as_text", "run"]

