@@ -13,9 +13,9 @@ from genlib.models import gan
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
-from genlib.text.llm import LLM
 from genlib.models.transformer import Transformer, TransformerConfig, empty_cache
 from genlib.speed import prune, sparse
+from genlib.text.llm import LLM
 
 SHAPE = TransformerConfig(3, 16, heads=4, kv_heads=2, hidden=12)
 TEXT = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
