@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -86,7 +86,7 @@ class Diagram(SphinxDirective):
     """`{mermaid}`: a diagram, shown as the drawing that lies in the repository."""
 
     has_content = True
-    option_spec = {"caption": directives.unchanged, "alt": directives.unchanged_required}
+    option_spec: ClassVar = {"caption": directives.unchanged, "alt": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         """Look the drawing up; without one, the build fails with what to do."""
