@@ -330,7 +330,7 @@ def test_a_constant_velocity_is_followed_exactly():
     [
         (lambda: image_gpt().sample(TEXT[:, :3]), "Text embeddings"),
         (lambda: coarse().sample(TEXT[:0]), "Text embeddings"),
-        (lambda: image_gpt().sample(TEXT, seed=-1), "seed from 0"),
+        (lambda: image_gpt().sample(TEXT, seed=-1), "whole number from 0"),
         (lambda: image_gpt().sample(TEXT, top_k=0), "top_k"),
         (lambda: coarse().sample(TEXT, temperature=-1), "temperature"),
         (lambda: coarse().sample(TEXT, top_p=0), "top_p"),
