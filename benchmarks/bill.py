@@ -1,55 +1,59 @@
 """The language model's own bill: all ways from a prompt to a PNG, in alternating runs.
 
-    python benchmarks/bill.py [method]        # four minutes; writes genlib/records/bill.json
+    python benchmarks/bill.py                 # five minutes; writes genlib/records/bill.json
 
-`method` generates in the last ways, a flow of `genlib methods`; the pipeline's own unless given.
-In the very last one it does so from one LiteRT file of integers, where that is installed.
+In the last ways a flow of `genlib methods` generates, in the very last one from one LiteRT file of
+integers, where that is installed.
 """
 
 import importlib.util
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-TOKENS = 48  # that the language model writes freely, at most
 PROMPTS = ("a boat on a calm lake at night", "a rainy dawn over the hills", "a schooner at dusk")
 
 
 def one_file(method: str, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Returns a flow and its decoder as one function, opened from a file of integers."""
+    from genlib import pretrained
     from genlib.models.tokenizer import GRID
-    from genlib.pretrained import METHODS, load, load_tokenizer
     from genlib.speed import export
 
-    model, steps = load(method), METHODS[method].options["steps"]
+    model, steps = pretrained.load(method), pretrained.METHODS[method].options["steps"]
     noise = np.zeros((1, GRID, GRID, model.config.channels), np.float32)
     embedded = np.zeros((1, model.config.text_width), np.float32)
-    whole = export.flow_function(model, load_tokenizer().decoder, steps=steps)
+    whole = export.flow_function(model, pretrained.load_tokenizer().decoder, steps=steps)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.tflite")
         export.to_litert(whole, path, int8=True, noise=noise, text=embedded)
         return export.litert_session(path, threads)
 
 
-def main() -> None:
+def main(
+    method: Annotated[str, typer.Option(help="A flow; the pipeline's own unless given.")] = "",
+    pairs: Annotated[int, typer.Option(min=9, help="Rounds of timing.")] = 9,
+    tokens: Annotated[int, typer.Option(min=1, help="Written freely, at most.")] = 48,
+) -> None:
     """Measures and writes the record."""
     from genlib import bench
 
     bench.fix_threads(min(2, bench.threads()["cores"]))
-    from genlib import backend, pipeline, records, text
+    from genlib import backend, pretrained, records, text
     from genlib.ladder import bill
 
-    method = sys.argv[1] if len(sys.argv) > 1 else pipeline.DEFAULT
+    method = method or pretrained.DEFAULT
     threads = bench.threads()["cores"]
     llama = bill.LlamaCpp(threads) if importlib.util.find_spec("xllamacpp") else None
     options = {} if backend.name() == "torch" else {"xla": True}
     llm = text.writer.load_reader().llm
     file = one_file(method, threads) if importlib.util.find_spec("ai_edge_litert") else None
-    ways = bill.ways(llm, tokens=TOKENS, method=method, options=options, llama=llama, file=file)
+    ways = bill.ways(llm, tokens=tokens, method=method, options=options, llama=llama, file=file)
 
     spent = {name: [] for name in ways}  # each paid run's stages, in the order of the runs
 
@@ -62,7 +66,11 @@ def main() -> None:
         return pay
 
     comparison = bench.compare(
-        {name: paying(name) for name in ways}, warmup=0, min_seconds=0, sync=lambda png: png
+        {name: paying(name) for name in ways},
+        pairs=pairs,
+        warmup=0,
+        min_seconds=0,
+        sync=lambda png: png,
     )
     print(comparison)
     rounds = len(comparison.records["naive"].seconds)
@@ -77,8 +85,8 @@ def main() -> None:
     records.save(
         "bill",
         {
-            "tokens": TOKENS,
-            "method": {"name": method, **pipeline.METHODS[method].options, **options},
+            "tokens": tokens,
+            "method": {"name": method, **pretrained.METHODS[method].options, **options},
             "rows": rows,
             "comparison": json.loads(comparison.to_json()),
         },
@@ -86,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

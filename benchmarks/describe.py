@@ -11,8 +11,10 @@ genlib/records/describe.json.
 from __future__ import annotations
 
 import time
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from genlib import records
 from genlib.data import captions, scenes
@@ -20,7 +22,6 @@ from genlib.data.captions import ATTRIBUTES
 from genlib.metrics import wilson
 from genlib.text import describe, lexicon, writer
 
-N = 200  # prompts
 NAMES = tuple(ATTRIBUTES)
 
 
@@ -39,7 +40,7 @@ def kept_by(method: str, said: captions.Caption, row: np.ndarray) -> list[bool]:
 
 def kept_freely(said: captions.Caption, row: np.ndarray) -> list[bool]:
     """Returns the same of what SmolLM2 writes greedily: is a phrase of the value in it?"""
-    text = writer._smollm(writer.prompt(said.text)).lower()
+    text = writer._smollm(writer.request(said.text)).lower()
     return [
         any(
             phrase in text
@@ -70,11 +71,13 @@ def measure(keep: object, tried: list) -> dict[str, object]:
     }
 
 
-def main() -> None:
+def main(
+    n: Annotated[int, typer.Option(min=1, help="Prompts of each kind.")] = 200,
+) -> None:
     """Measures each way, and writes the record."""
     rows: dict[str, object] = {}
     for language, wording in (("en", "unseen"), ("en", "seen"), ("zh", "unseen"), ("zh", "seen")):
-        tried = prompts(N, language, wording)
+        tried = prompts(n, language, wording)
         ways = {"student": lambda *a: kept_by("student", *a)}
         if language == "en":
             ways["grammar"] = lambda *a: kept_by("grammar", *a)
@@ -88,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

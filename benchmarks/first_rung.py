@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import typer
 
 from genlib import backend, bench, plot, pretrained
 from genlib.data import fashion_mnist
@@ -35,7 +36,7 @@ def ways(generator):
     }
 
 
-def main():
+def main() -> None:
     """Measures, then draws."""
     data, judge = fashion_mnist("subset"), load_judge()
     record, points, floor = {}, [], None
@@ -70,4 +71,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

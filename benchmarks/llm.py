@@ -12,6 +12,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 TOKENS = 32  # written for each prompt
 SUBJECTS = ("sunset", "dawn", "storm at sea", "forest", "desert", "river", "city", "mountain")
@@ -71,10 +74,13 @@ def measure(threads: int) -> dict[str, object]:
     return record
 
 
-def main() -> None:
-    """Measures with one thread and with two."""
-    if len(sys.argv) == 3:
-        Path(sys.argv[2]).write_text(json.dumps(measure(int(sys.argv[1]))))
+def main(
+    threads: Annotated[int, typer.Option(hidden=True, help="Measure here, with so many.")] = 0,
+    out: Annotated[Path | None, typer.Option(hidden=True, help="Where the result goes.")] = None,
+) -> None:
+    """Measures with one thread and with two, and writes the record."""
+    if out is not None:
+        out.write_text(json.dumps(measure(threads)))
         return
     if importlib.util.find_spec("transformers") is None:
         print("benchmarks/llm.py is left out: pip install 'genlib[text]' brings its peer.")
@@ -83,12 +89,13 @@ def main() -> None:
 
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
-        for threads in (1, 2):
-            part = Path(folder) / f"{threads}.json"
-            subprocess.run([sys.executable, __file__, str(threads), str(part)], check=True)
-            rows[f"{threads} threads"] = json.loads(part.read_text())
+        for n in (1, 2):
+            part = Path(folder) / f"{n}.json"
+            command = [sys.executable, __file__, "--threads", str(n), "--out", str(part)]
+            subprocess.run(command, check=True)
+            rows[f"{n} threads"] = json.loads(part.read_text())
     records.save("llm", {"rows": rows})
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

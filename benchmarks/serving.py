@@ -9,14 +9,14 @@ measured first, one request after another. Writes genlib/records/serving.json.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import typer
 
-from genlib import pipeline, records
+from genlib import pretrained, records
 from genlib.serve.load import Load, alone, offer, serving
 
-SECONDS = 12.0  # of each load
 LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
 WITHIN = 1.0  # s; an image that comes later is worth nothing
 QUANTILES = (50, 95, 99)
@@ -40,29 +40,32 @@ def row(load: Load) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each load.")] = 12.0,
+) -> None:
     """Measures, prints and writes the record."""
     fresh = ("--cache-bytes", "0")  # each request is drawn
     with (
         serving(*SERVERS["naive"], *fresh) as naive,
         serving(*SERVERS["batching"], *fresh) as other,
     ):
-        seconds = alone(naive)
-        service, spread = float(seconds.mean()), float(seconds.std() / seconds.mean())
+        one = alone(naive)
+        service, spread = float(one.mean()), float(one.std() / one.mean())
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
         for seed, part in enumerate(LOADS):
             for name, url in zip(SERVERS, (naive, other), strict=True):
-                made = row(offer(url, part / service, SECONDS, seed=seed, timeout=300))
+                made = row(offer(url, part / service, seconds, seed=seed, timeout=300))
                 rows[name].append({"load": part, **made})
                 print(name, part, made["counts"], made["latency"])
         batches = httpx.get(f"{other}/metrics").json()["batches"]
+    method = pretrained.DEFAULT
     records.save(
         "serving",
         {
-            "method": {"name": pipeline.DEFAULT, **pipeline.METHODS[pipeline.DEFAULT].options},
-            "seconds": SECONDS,
+            "method": {"name": method, **pretrained.METHODS[method].options},
+            "seconds": seconds,
             "within": WITHIN,
-            "alone": {"mean": service, "variation": spread, "n": len(seconds)},
+            "alone": {"mean": service, "variation": spread, "n": len(one)},
             "arguments": {name: list(given) for name, given in SERVERS.items()},
             "servers": rows,
             "batches": batches,
@@ -71,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -2,7 +2,8 @@
 
 Called as `python scripts/colab_versions.py pip-freeze.txt > colab.txt`. Of its many hundred
 packages only those that genlib asks for are kept, and TensorFlow. A package that Colab has in a
-version older than genlib accepts is left out, as `pip` upgrades it there too.
+version older than genlib accepts is left out, as `pip` upgrades it there too. It runs before
+anything is installed, so it needs the standard library only.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Makes the packaged subset of Fashion-MNIST from the whole set.
 
-    python scripts/make_subset.py [folder]
+    python scripts/make_subset.py           # --help tells more
 
 The choice is fixed, without chance: the first 1,200 training and the first 200 test images of each
 class, in the order of the published files. Each file is IDX packed with xz, which for these images
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from genlib.data.fashion import FILES, PACKAGED, fashion_mnist
 from genlib.data.idx import format_idx
@@ -31,8 +32,10 @@ def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(10)]))
 
 
-def main(folder: Path) -> None:
-    """Writes the four files into `folder` and prints size and SHA-256 of each."""
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where the four files go.")] = PACKAGED,
+) -> None:
+    """Writes the four files and prints size and SHA-256 of each."""
     data = fashion_mnist()
     if data.is_subset:
         raise SystemExit("The whole of Fashion-MNIST is needed: install dataset-fashion-mnist.")
@@ -52,4 +55,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGED)
+    typer.run(main)

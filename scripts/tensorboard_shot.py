@@ -1,12 +1,11 @@
 """Take the book's picture of TensorBoard: one epoch of the article's GAN, seen in a browser.
 
-    python scripts/tensorboard_shot.py [output.png]
+    python scripts/tensorboard_shot.py      # --help tells more
 
 Needs TensorFlow, TensorBoard, Selenium and Chromium with its driver (Debian: chromium,
 chromium-driver). Everything stays on this machine: TensorBoard listens on the loopback only.
 """
 
-import argparse
 import contextlib
 import io
 import os
@@ -17,8 +16,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 from urllib.request import urlopen
 
+import typer
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -102,11 +103,10 @@ def photograph(address: str) -> Image.Image:
         driver.quit()
 
 
-def main() -> None:
+def main(
+    output: Annotated[Path, typer.Argument(help="The PNG to write.")] = OUTPUT,
+) -> None:
     """Write the run, take the picture, store it with at most 256 colours."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", nargs="?", type=Path, default=OUTPUT)
-    output = parser.parse_args().output
     with tempfile.TemporaryDirectory() as folder:
         write_run(Path(folder))
         with tensorboard(Path(folder)) as address:
@@ -119,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
