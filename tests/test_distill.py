@@ -158,7 +158,7 @@ def test_a_student_learns_to_take_wide_steps(small):
     with task.trained() as student:
         short = student.sample(TEXT, 1_000_000, steps=1, guidance=1)
     assert np.square(short - end).mean() < 0.5 * np.square(one - end).mean()
-    assert task.describe()["config"]["shortcut"] is True
+    assert task.card()["config"]["shortcut"] is True
 
 
 WORDS = TransformerConfig(3, 16, heads=2, kv_heads=1, hidden=16)
@@ -210,7 +210,7 @@ def test_a_student_of_tokens_learns_from_a_guided_teacher(small):
     task = image_student(wild_gpt(), guidance=1.5)
     state = train.run(task, 6, progress=False)
     assert state.history["loss"][-1] < state.history["loss"][0]
-    assert task.describe()["teacher"] == {"guidance": 1.5}
+    assert task.card()["teacher"] == {"guidance": 1.5}
 
 
 def test_the_students_are_recipes():

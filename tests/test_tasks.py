@@ -266,7 +266,7 @@ def test_former_names_find_their_recipe():
 
 def test_every_task_knows_its_name():
     for name in registry.TASKS:
-        assert task(name).describe()["recipe"] == name
+        assert task(name).card()["recipe"] == name
 
 
 @pytest.mark.parametrize("name", [n for n in weights.shipped() if n != "text-teacher"])
@@ -306,7 +306,7 @@ def test_a_run_that_is_no_recipe_is_not_exported(tmp_path):
     checkpoint.open_run(tmp_path / "run", {"recipe": "cake"})
     with pytest.raises(checkpoint.RunError, match="'cake'"):
         registry.export(tmp_path / "run", tmp_path / "w")
-    checkpoint.open_run(tmp_path / "new", task("scenes-judge").describe())
+    checkpoint.open_run(tmp_path / "new", task("scenes-judge").card())
     with pytest.raises(FileNotFoundError, match="Train it for one epoch first"):
         registry.export(tmp_path / "new", tmp_path / "w")
 

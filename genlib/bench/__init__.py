@@ -9,13 +9,7 @@
 A bench knows callables and arrays; only `count` knows networks, and is imported by its own name.
 """
 
-from genlib.bench.machine import (
-    environment,
-    environment_as_text,
-    fix_threads,
-    threads,
-    usable_cores,
-)
+from genlib.bench.machine import environment, fix_threads, footnote, threads, usable_cores
 from genlib.bench.notebook import format_ratio, format_seconds, glue
 from genlib.bench.roofline import Ceilings, ShareOfLimit, ceilings, share_of_limit
 from genlib.bench.timing import (
@@ -44,8 +38,8 @@ __all__ = [
     "compare",
     "coverage",
     "environment",
-    "environment_as_text",
     "fix_threads",
+    "footnote",
     "format_ratio",
     "format_seconds",
     "glue",

@@ -129,7 +129,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def environment_as_text(env: Mapping[str, Any]) -> str:
+def footnote(env: Mapping[str, Any]) -> str:
     """Writes an environment as one line, for the foot of a table."""
     hardware, versions = env["hardware"], env["versions"]
     where = hardware["gpu"] if env["device"] != "cpu" and hardware["gpu"] else hardware["cpu"]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from genlib.bench.machine import environment, environment_as_text
+from genlib.bench.machine import environment, footnote
 from genlib.bench.notebook import format_ratio, format_seconds, glue, table
 
 SCHEMA = "genlib.bench/1"
@@ -285,7 +285,7 @@ def _caption(n: int, what: str, env: Mapping[str, Any]) -> str:
     """Says what the numbers of a table are, and where they were measured."""
     return (
         f"Median of {n} {what}, and in brackets its exact interval, from order statistics, which "
-        f"holds the true median {coverage(n):.1%} of the time. {environment_as_text(env)}"
+        f"holds the true median {coverage(n):.1%} of the time. {footnote(env)}"
     )
 
 

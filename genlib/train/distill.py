@@ -162,10 +162,10 @@ class ShortcutTask(FitTask):
         """Returns the shape of the student: its teacher's."""
         return replace(self.teacher.config, shortcut=True)
 
-    def describe(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """Returns also for which tokenizer, and how the teacher walked."""
         more = {"tokenizer": self.tokenizer.fingerprint(), "teacher": self.options}
-        return {**super().describe(), **more}
+        return {**super().card(), **more}
 
     def walks(self, part: int) -> Walks:
         """Returns the walks of one part of the training, 0 to `PARTS - 1`, which are made once."""
@@ -276,9 +276,9 @@ class ImageStudentTask(ImageGPTTask):
         logits = self.teacher.letters.logits(self.teacher.states(text, tokens), tokens)
         return ops.softmax(guided(logits, self.guidance))
 
-    def describe(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """Returns also how the teacher was asked."""
-        return {**super().describe(), "teacher": {"guidance": self.guidance}}
+        return {**super().card(), "teacher": {"guidance": self.guidance}}
 
     def batch(self, prepared: Arrays, chosen: np.ndarray, rng: np.random.Generator) -> Any:
         """Returns texts, tokens and the teacher's shares."""

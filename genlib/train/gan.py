@@ -59,7 +59,7 @@ class GANTask:
         data, config = fashion_mnist(source), weights.settings(GANConfig, card["config"])
         return cls(data.train_images, config, seed=card["seed"], data_label=data.label())
 
-    def describe(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """Returns recipe, settings, seed and data."""
         return {
             "recipe": "gan",

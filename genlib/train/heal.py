@@ -102,7 +102,7 @@ class HealTask:
         data, config = fashion_mnist(source), weights.settings(HealConfig, card["config"])
         return cls(data.train_images, config, seed=card["seed"], data_label=data.label())
 
-    def describe(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """Returns recipe, settings, seed and data."""
         return {
             "recipe": RECIPE,

@@ -49,11 +49,11 @@ class Task(Protocol):
         """Makes the task that a run's description or a card tells of.
 
         Args:
-            card: what `describe` returned.
+            card: what `card` returned.
             source: of Fashion-MNIST, where the task needs it (see `genlib.data.fashion_mnist`).
         """
 
-    def describe(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """Returns recipe, settings, seed and data: all that decides the result."""
 
     def variables(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def run(
     folder = None if out is None else Path(out)
     state = State()
     if folder is not None:
-        checkpoint.open_run(folder, task.describe())
+        checkpoint.open_run(folder, task.card())
         state = checkpoint.restore(folder, task.variables())
     columns = (
         TextColumn("{task.description}"),
@@ -173,5 +173,5 @@ def _one_epoch(
 def _diverged(task: Task, epoch: int, what: str) -> TrainingDiverged:
     return TrainingDiverged(
         f"In epoch {epoch}, {what} became NaN or infinite. The last good checkpoint is kept. "
-        f"Train with a lower learning rate (settings: {task.describe().get('config')})."
+        f"Train with a lower learning rate (settings: {task.card().get('config')})."
     )

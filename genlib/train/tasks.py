@@ -151,7 +151,7 @@ class FitTask:
             for index, variable in enumerate(owner.variables)
         }
 
-    def describe(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """Returns recipe, settings, seed and data."""
         return {
             "recipe": self.name,
@@ -288,9 +288,9 @@ class GeneratorTask(FitTask):
         self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # at most PARTS of them
         super().__init__(recipe, config, seed)
 
-    def describe(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """Returns also which tokenizer the model learns to talk to."""
-        return {**super().describe(), "tokenizer": self.tokenizer.fingerprint()}
+        return {**super().card(), "tokenizer": self.tokenizer.fingerprint()}
 
     def drawn(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns latents, float32, and attributes of an epoch's scenes; images are not kept."""
@@ -434,10 +434,10 @@ class FashionTask(FitTask):
         """Returns the number of training images; each epoch leaves out others, if any are over."""
         return len(self.data.train_images)
 
-    def describe(self) -> dict[str, Any]:
+    def card(self) -> dict[str, Any]:
         """Returns also which images there are."""
         more = {
             "data": f"{self.data.label()}, {self.images_per_epoch()} images",
             "data fingerprint": fingerprint(self.data.train_images),
         }
-        return {**super().describe(), **more}
+        return {**super().card(), **more}
