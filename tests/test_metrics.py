@@ -346,8 +346,6 @@ def test_settings_out_of_range_are_refused():
         metrics.fid_interval(x, x, groups=1)
     with pytest.raises(ValueError, match="k=0"):
         metrics.prdc(x, x, 0)
-    with pytest.raises(ValueError, match="subsets=1"):
-        metrics.kid_subsets(x, x, subsets=1)
     with pytest.raises(ValueError, match="n=0"):
         metrics.floor(x, 0)
     with pytest.raises(ValueError, match="at least 120"):
