@@ -132,6 +132,7 @@ def run(
             start = time.perf_counter()
             losses = _one_epoch(task, state.epoch, prepared, show)
             state.seconds += time.perf_counter() - start
+            state.images += task.steps_per_epoch * task.images_per_step
             for name, value in losses.items():
                 state.history.setdefault(name, []).append(value)
             state.epoch += 1

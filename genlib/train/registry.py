@@ -118,9 +118,10 @@ def export(
     state = checkpoint.restore_trained(folder, task.variables())
     with task.trained() as model:
         weights.assign(model, weights.model_arrays(model, "float16"))  # measure what is written
+        all_epochs = state.epoch * task.steps_per_epoch * task.images_per_step
         card |= {
             "epochs": state.epoch,
-            "images": state.epoch * task.steps_per_epoch * task.images_per_step,
+            "images": state.images or all_epochs,  # runs of former times did not count them
             "hours": round(state.seconds / 3600, 3),
             "hardware": bench.environment(),
             "metrics": dict(measure(model)) if measure else {},

@@ -31,6 +31,7 @@ class State:
     epoch: int = 0  # epochs completed
     history: dict[str, list[float]] = field(default_factory=dict)  # one mean per epoch
     seconds: float = 0.0  # spent in training steps, all sessions together
+    images: int = 0  # that these steps saw, an image counted each time
 
 
 def open_run(folder: Path, description: Mapping[str, Any]) -> None:
@@ -123,7 +124,7 @@ def restore(folder: Path, variables: Mapping[str, Any]) -> State:
         )
     for name, variable in variables.items():
         variable.assign(arrays[name].astype(backend.to_numpy(variable.value).dtype))
-    return State(state["epoch"], state["history"], state["seconds"])
+    return State(state["epoch"], state["history"], state["seconds"], state.get("images", 0))
 
 
 def restore_trained(folder: Path, variables: Mapping[str, Any]) -> State:
