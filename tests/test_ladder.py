@@ -143,7 +143,7 @@ def test_what_has_nothing_to_be_compared_with_is_timed_by_itself(names):
     for name, row in found["rungs"].items():
         assert row["latency"][0] > 0
         assert row["batch"] == (1 if name == "once" else 16)
-        assert "images/s in batches of" in ladder.describe(row)
+        assert "images/s in batches of" in ladder.row_as_text(row)
     if len(names) == 2:
         assert set(found["rungs"]["once"]["ratio"]) == {"1"}
 
