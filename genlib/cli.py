@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -343,6 +344,9 @@ def _missing(error: ImportError) -> str | None:
 
 def main() -> Any:
     """Runs the command line; an expected error is one line, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know all letters
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except ImportError as error:

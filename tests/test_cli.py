@@ -1,5 +1,6 @@
 """The command line does what the README says, and its errors are one line."""
 
+import json
 import os
 import signal
 import socket
@@ -97,6 +98,23 @@ def test_generating_with_xla_says_nothing_but_what_is_noted(tmp_path):
     assert made.returncode == 0, made.stderr
     assert made.stderr == ""
     assert (tmp_path / "s.png").is_file()
+
+
+def test_a_terminal_that_does_not_know_a_letter_gets_its_number(tmp_path):
+    arguments = [
+        "generate",
+        "夕阳",
+        "-n",
+        "1",
+        "--describe",
+        "off",
+        "--option",
+        "steps=1",
+        "--json",
+    ]
+    made = genlib(*arguments, cwd=tmp_path, PYTHONIOENCODING="cp1252")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["prompt"] == "夕阳"
 
 
 @pytest.mark.parametrize(
