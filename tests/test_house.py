@@ -74,6 +74,15 @@ def test_a_set_up_cell_is_put_in_once_and_stays_the_same() -> None:
     assert "{code-cell} ipython3" not in once  # it names the language that the page names
 
 
+@by_notebook
+def test_a_notebook_shows_the_code_that_its_page_includes(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    page = (ROOT / "book" / f"{path.stem}.md").read_text(encoding="utf-8")
+    assert "{literalinclude}" not in prose
+    assert prose.count("```python\n") >= page.count("```{literalinclude}")
+
+
 def test_every_page_is_in_the_table_of_contents() -> None:
     listed = sync.pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
     assert sorted(listed) == sorted(f"book/{page.stem}" for page in PAGES)
