@@ -59,6 +59,8 @@ if importlib.util.find_spec("genlib") is None:
 import genlib.backend  # before Keras: it keeps TensorFlow's start-up log off the page
 ```
 """
+# What `make book` and `make test` install beside genlib: the Makefile names the same extras.
+DEFAULT_EXTRAS = ("cpu", "book", "test", "emoji", "serve", "speed", "llm", "text")
 # Chapters that need more than genlib alone: its extras of pyproject.toml.
 EXTRAS = {"caching-and-serving": "serve", "frontier": "speed", "quantization": "speed"}
 # Chapters that need the language model, whose package asks for an engine that we do not need.
@@ -178,7 +180,7 @@ def environment() -> str:
     pins = {line.split("==")[0].lower().replace("_", "-"): line for line in lines if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     asked = list(project["dependencies"])
-    for extra in ("cpu", "book", "test"):
+    for extra in DEFAULT_EXTRAS:
         asked += project["optional-dependencies"][extra]
     names = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in asked}
     rows = ["--constraint constraints.txt", "--editable .", *(pins[name] for name in sorted(names))]

@@ -96,6 +96,34 @@ def test_environment_has_the_pins_of_constraints() -> None:
     assert not [row for row in rows if row not in pins]
 
 
+def test_conda_s_environment_has_what_make_installs() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"--editable '.[{','.join(sync.DEFAULT_EXTRAS)}]'" in makefile
+    names = {line.split("==")[0].strip(" -") for line in sync.environment().splitlines()}
+    assert {"httpx", "starlette", "tokenizers", "torch", "transformers", "uvicorn"} <= names
+    # What can only be installed without its dependencies stands in README.md, as a second step.
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    apart = re.search(r"--no-deps (.+)", makefile)[1]
+    assert f"pip install --constraint constraints.txt --no-deps {apart}" in readme
+
+
+def test_only_tests_without_keras_are_left_out_of_the_other_backends() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    names = re.search(r"^WITHOUT_KERAS := (.+)$", makefile, re.M)[1].split()
+    lines = [f"import test_{name}" for name in names]
+    program = "\n".join(["import sys", *lines, "assert 'keras' not in sys.modules"])
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_pytorch_is_pinned_and_no_registry_is_named() -> None:
+    assert re.search(r"^torch==[\d.]+$", (ROOT / "constraints.txt").read_text(), re.M)
+    files = ["Makefile", "constraints.txt", "environment.yml", "pyproject.toml", ".ci/run"]
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in files)
+    assert not re.search(r"index-url|find-links|://(?!127\.0\.0\.1)", text)
+
+
 def test_the_address_stands_only_in_the_configuration() -> None:
     listing = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
