@@ -28,12 +28,13 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 # $(call install,ENVIRONMENT) what to install, with the pins. uv needs a fifth of pip's work.
 install = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --constraint constraints.txt
-# $(call torch,ENVIRONMENT): uv, then PyTorch for CPUs, never the build with gigabytes of CUDA. pip
-# takes it where its settings name a source of such builds; uv knows where PyTorch keeps them.
+# $(call torch,ENVIRONMENT): uv, then PyTorch, if possible for CPUs, without gigabytes of CUDA: pip
+# takes that build where its settings name a source of it, and uv knows where PyTorch keeps it. Where
+# neither is to be had, the Python registry's own build serves too.
 define torch
 @$(1)/bin/python -m pip install --quiet --constraint constraints.txt uv
 @$(1)/bin/python -m pip install --quiet --constraint constraints.txt torch==$(TORCH)+cpu 2> /dev/null || \
-  $(call install,$(1)) --torch-backend cpu torch
+  $(call install,$(1)) --torch-backend cpu torch 2> /dev/null || $(call install,$(1)) torch
 endef
 
 .PHONY: help book test test-site test-backends serve lint sync bench bench-peers weights times clean
