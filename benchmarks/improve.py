@@ -9,10 +9,10 @@ long without any kept image: what it gains is not the reward model's doing.
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from genlib import metrics, pipeline, pretrained, records, text, train, weights
 from genlib.data import captions, scenes
@@ -94,11 +94,18 @@ def measure(method: str, prompts: int, chosen: int, collected: int, epochs: int)
     return result
 
 
+def main(
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "flow",
+    prompts: Annotated[int, typer.Option(min=2, help="Of each split.")] = 512,
+    chosen: Annotated[int, typer.Option(min=2, help="Descriptions for best of n.")] = 256,
+    collected: Annotated[int, typer.Option(min=1, help="Descriptions to keep images of.")] = 1024,
+    epochs: Annotated[int, typer.Option(min=1, help="Of training further.")] = 2,
+) -> None:
+    """Measures, and writes genlib/records/improve.json."""
+    if method not in METHODS:
+        raise typer.BadParameter(f"No method {method!r}. Choose one of {METHODS}.")
+    records.save("improve", measure(method, prompts, chosen, collected, epochs))
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--method", default="flow", choices=METHODS)
-    parser.add_argument("--prompts", type=int, default=512)
-    parser.add_argument("--chosen", type=int, default=256, help="descriptions for best of n")
-    parser.add_argument("--collected", type=int, default=1024)
-    parser.add_argument("--epochs", type=int, default=2)
-    records.save("improve", measure(**vars(parser.parse_args())))
+    typer.run(main)

@@ -266,7 +266,7 @@ def best_of(
     tokenizer: Tokenizer,
     reward_model: ScenesJudge,
     attributes: np.ndarray,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     embedded: np.ndarray | None = None,
     timed: Callable[..., Any] = _untimed,
@@ -297,9 +297,11 @@ def best_of(
         raise ValueError(f"n = {n}; draw at least 1 image for each description.")
     if embedded is None:
         embedded = text.encode([captions.full(row) for row in attributes])
+    stem = seed if isinstance(seed, tuple) else (seed,)
     kept: list[np.ndarray] = []
     for turn in range(n):
-        grids = timed("generate", sample, embedded, (seed, turn) if turn else seed)
+        here = (*stem, turn) if turn else seed
+        grids = timed("generate", sample, embedded, here)
         images = timed("decode", tokenizer.decode, grids)
         scores = timed("choose", agreement, reward_model, images, attributes)
         drawn = [np.array(grids), np.array(images), scores]  # copies, which may be written into

@@ -16,7 +16,6 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 PEERS = [ROOT / "benchmarks" / "peers" / f"{name}.py" for name in ("common", "run")]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 PLAIN = {"sync", "execution_cache", "floors", "colab_versions"}  # run before anything is installed
-LATER = {"improve"}  # has argparse still
 
 
 def module(path: Path):
@@ -51,7 +50,7 @@ def test_a_command_line_is_typers(path, monkeypatch):
     source = path.read_text(encoding="utf-8")
     if "typer.run(main)" not in source:
         has_options = "sys.argv" in source or "argparse" in source
-        assert not has_options or path.stem in PLAIN | LATER
+        assert not has_options or path.stem in PLAIN
         return
     app = typer.Typer()
     app.command()(module(path).main)

@@ -87,7 +87,7 @@ def walk(
     for first in range(0, len(embedded), batch_size):
         part = embedded[first : first + batch_size]
         options: dict[str, Any] = {"steps": steps, "guidance": guidance, "solver": solver}
-        points = teacher.path(part, seed + first, stops=STOPS, xla=xla, **options)
+        points = teacher.path(part, (seed, first), stops=STOPS, xla=xla, **options)
         parts.append(points.astype(np.float16))
     return Walks(np.asarray(embedded, np.float32), np.concatenate(parts))
 

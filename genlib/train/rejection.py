@@ -68,7 +68,7 @@ def collect(
     attributes, grids = [], []
     for first in range(0, descriptions, batch_size):
         part = wanted[first : first + batch_size]
-        drawn, images, _ = best_of(tries, sample, tokenizer, reward_model, part, seed + first)
+        drawn, images, _ = best_of(tries, sample, tokenizer, reward_model, part, (seed, first))
         right = (reward_model.attributes(images) == part).all(1)
         attributes.append(part[right])
         grids.append(drawn[right])
