@@ -2,9 +2,9 @@
 
 * `teacher`: SmolLM2's hidden states as an embedding;
 * `student`: the small encoder distilled from it, English and Chinese, the default;
-* `writer`: a prompt becomes full descriptions.
-
-`lexicon` and `training` make the student.
+* `lexicon`: words for what an image can show, from text files;
+* `reader`: what a prompt names, and what it rules out (`understand`);
+* `writer`: a prompt becomes full descriptions (`describe`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Literal
 import numpy as np
 
 from genlib import backend as backend  # first: it keeps TensorFlow's start-up log away
-from genlib.text.student import CHARACTERS, load_student
+from genlib.text.reader import Understood, shorten, understand
+from genlib.text.student import load_student
 from genlib.text.teacher import WIDTH, load_teacher
 from genlib.text.writer import Description, describe
 
-__all__ = ["WIDTH", "Description", "Encoder", "describe", "encode"]
+__all__ = ["WIDTH", "Description", "Encoder", "Understood", "describe", "encode", "understand"]
 
 Encoder = Literal["student", "smollm"] | Callable[[Sequence[str]], np.ndarray]
 
@@ -52,7 +53,7 @@ def encode(texts: Sequence[str], encoder: Encoder = "student") -> np.ndarray:
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"A text is a str, got {type(text).__name__}.")
-    texts = [text[:CHARACTERS] for text in texts]
+    texts = [shorten(text) for text in texts]
     if not texts:
         return np.zeros((0, WIDTH), np.float32)
     if encoder == "student":

@@ -16,7 +16,7 @@ import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,17 @@ def features(text: str, size: int = 8192) -> list[int]:
             continue
         latin.append(word)
         single.append(f"_{word}_")
-        if len(word) > 3:
-            inside = f"_{word[:24]}_"
-            pieces += [inside[i : i + n] for n in (3, 4) for i in range(len(inside) - n + 1)]
+        pieces += _pieces(word)
     pairs += [f"{a} {b}" for a, b in pairwise(latin)]
     found = (single + pairs + pieces)[:MOST]
     return [1 + zlib.crc32(f.encode("utf-8", "replace")) % (size - 1) for f in found]
+
+
+@lru_cache(1 << 16)
+def _pieces(word: str) -> list[str]:
+    """Returns three and four neighbouring letters of a word, `_` being its ends."""
+    inside = f"_{word[:24]}_" if len(word) > 3 else ""
+    return [inside[i : i + n] for n in (3, 4) for i in range(len(inside) - n + 1)]
 
 
 def table(rows: Sequence[Any]) -> np.ndarray:

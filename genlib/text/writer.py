@@ -22,7 +22,8 @@ from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
 from genlib.text import lexicon
 from genlib.text.llm import LLM, State, load_llm
-from genlib.text.student import CHARACTERS, load_student, words
+from genlib.text.reader import Understood, knows, shorten, understand
+from genlib.text.student import CHARACTERS, words
 
 Method = Literal["student", "grammar", "free"]
 Writer = Callable[[str], str]  # any language model: prompt → text
@@ -35,13 +36,16 @@ _CUT = re.compile(r"[,;.:!?]|\b(?:with|and|in|at|under|by|over|on|too)\b")  # be
 _STARTS = np.cumsum([0, *map(len, ATTRIBUTES.values())])
 _OTHERS = ("a dog", "happy people", "a blue guitar")  # examples of what cannot be drawn
 _TASTE = ("Time of day", "Place", "The sun or moon is on the", "The weather is", "One sees a")
-_CHINESE = re.compile("[\u3400-\u9fff]")
 # How often a value is drawn where the prompt leaves it open. People name what is out of the
 # ordinary (Grice, 1975, the maxim of quantity): a sunset without a word on rain is a dry one.
 _USUAL: Mapping[str, tuple[float, ...]] = {
     "light": (0.3, 0.3, 0.3, 0.1),  # seldom hidden
     "weather": (0.7, 0.2, 0.04, 0.03, 0.03),  # mostly clear, or a few clouds
+    "object": (0.4, 0.15, 0.15, 0.15, 0.15),
 }
+_SHOWN = 3.0  # nats by which the low sun of dawn and sunset is hidden more seldom than that
+_RULED_OUT = -50.0  # nats of a value that the prompt rules out
+_NOTHING = 3.0  # nats more for nothing, where the prompt rules out an object
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def describe(
         describe(prompt, method="free", writer=lambda prompt: pipe(prompt)[0]["generated_text"])
 
     Args:
-        prompt: English or Chinese; 2,000 characters are read.
+        prompt: English, Chinese, or both; 2,000 characters are read. What it rules out ("no boat")
+            is not drawn.
         n: how many descriptions.
         seed: of what is drawn. Description `i` depends on the prompt, the seed and `i`.
         method: who reads the prompt and fills in what it leaves open. `"student"`: the small
@@ -102,8 +107,7 @@ def describe(
     """
     if not isinstance(prompt, str):
         raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
-    prompt = prompt.strip()[:CHARACTERS]
-    if not prompt:
+    if not prompt.strip():
         raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
     if n < 1 or seed < 0 or not 0 <= temperature < np.inf:
         raise ValueError(
@@ -114,32 +118,37 @@ def describe(
         raise ValueError(f"Unknown method {method!r}. Choose one of {get_args(Method)}.")
     if writer is not None and method != "free":
         raise ValueError(f'A writer needs method="free", not {method!r}.')
+    found = understand(prompt)
+    prompt = shorten(prompt.strip())
+    reading = _reading(found)
     if method == "free":
         written = (writer or _smollm)(request(prompt))
         if not isinstance(written, str):
             raise TypeError(f"The writer returned {type(written).__name__}; return a text.")
-        reading = _join(read(prompt), read(written[:CHARACTERS]))
+        reading = _join(reading, read(written))
     elif method == "grammar":
         reading = explain(prompt, load_reader())
-    else:
-        reading = read(prompt)
     if method == "grammar":
         taste = load_reader().taste(captions.plain(*_plainly(reading)))
     else:
         taste, temperature = [np.zeros(len(values)) for values in ATTRIBUTES.values()], 1.0
-    taste = [_usual(name) + part for name, part in zip(NAMES, taste, strict=True)]
-    return _complete(prompt, reading, taste, n, seed, temperature)
+    taste = [_usual(name, found) + part for name, part in zip(NAMES, taste, strict=True)]
+    return _complete(found, reading, taste, n, seed, temperature)
 
 
 def read(prompt: str) -> list[np.ndarray]:
-    """Returns what the student reads: for each attribute, log-probabilities of "open" and values.
+    """Returns what is understood, for each attribute as log-probabilities of "open" and values."""
+    return _reading(understand(prompt))
 
-    A prompt of which it knows no word names nothing, whatever its words look like.
-    """
-    known = [w for w in words(prompt) if w not in _STOP and not _strange(w)]
-    if not known:
-        return [log_softmax(np.r_[20.0, np.zeros(len(v))]) for v in ATTRIBUTES.values()]
-    return [np.log(np.maximum(part[0], 1e-9)) for part in load_student().read([prompt])]
+
+def _reading(found: Understood) -> list[np.ndarray]:
+    parts = []
+    for name, values in ATTRIBUTES.items():
+        part = np.full(1 + len(values), np.log(1e-3))
+        part[1 + values.index(found.named[name]) if name in found.named else 0] = 0.0
+        part[[1 + values.index(v) for v in found.excluded.get(name, ())]] = _RULED_OUT
+        parts.append(log_softmax(part))
+    return parts
 
 
 def request(prompt: str) -> str:
@@ -159,18 +168,6 @@ def _smollm(asked: str) -> str:
 @cache
 def _llm() -> LLM:
     return load_llm()
-
-
-_STOP = frozenset(
-    words(
-        "a an the of in on at by over to with and or is it its i we me my you us as for from this "
-        "that there please make paint draw show create generate imagine image picture photo scene "
-        "painting landscape view want would like see look looks dream could some one very so no "
-        "beautiful quiet peaceful lovely serene wonderful magnificent calm dreamy romantic nice "
-        "breathtaking shows too 的 一 张 幅 图 像 画 生 成 我 想 请 要 看 有 在 和 着 了 是 很 个 "
-        "给 来 里 上 中 下 边 美 丽 图像 一张 生成"
-    )
-)
 
 
 # ---------------------------------------------------------------- the language model's reading
@@ -225,7 +222,7 @@ class Reader:
 
 
 def explain(prompt: str, reader: Callable[[str], np.ndarray]) -> list[np.ndarray]:
-    """Returns what the student reads, and for what it leaves open, what its unknown words mean.
+    """Returns what is understood, and for what is left open, what the unknown words mean.
 
     Args:
         prompt: a text; its unknown English words are explained, alone and within their phrases.
@@ -234,11 +231,8 @@ def explain(prompt: str, reader: Callable[[str], np.ndarray]) -> list[np.ndarray
     Returns:
         As `read` does.
     """
-    said = words(prompt)
-    unknown = {w for w in said if w not in _STOP and _strange(w) and not _CHINESE.match(w)}
-    if not unknown:
-        return read(prompt)
-    reading = read(" ".join(w for w in said if w not in unknown))
+    reading = read(prompt)
+    unknown = {w for w in words(prompt) if not lexicon.is_chinese(w) and not knows(w)}
     asked: list[str] = []
     for part in _CUT.split(prompt.lower()):
         inside = words(part)
@@ -301,12 +295,17 @@ def _plainly(reading: Sequence[np.ndarray]) -> tuple[list[int], set[str]]:
     return values, {name for name, told in zip(NAMES, _named(reading), strict=True) if told}
 
 
-def _usual(name: str) -> np.ndarray:
-    return np.log(_USUAL.get(name, (1,) * len(ATTRIBUTES[name])))
+def _usual(name: str, found: Understood) -> np.ndarray:
+    """Returns how usual each value is where the prompt leaves it open, in nats."""
+    likely = np.log(_USUAL.get(name, (1,) * len(ATTRIBUTES[name])))
+    for value in found.excluded.get(name, ()):
+        likely[ATTRIBUTES[name].index(value)] = _RULED_OUT
+        likely[0] += _NOTHING * (name == "object" and value != "nothing")
+    return likely
 
 
 def _complete(
-    prompt: str,
+    found: Understood,
     reading: Sequence[np.ndarray],
     taste: Sequence[np.ndarray],
     n: int,
@@ -325,48 +324,40 @@ def _complete(
     for i, part in enumerate(taste):
         if not told[i]:
             likely += part[rows[:, i]]
-    found = []
+    values = np.array([[ATTRIBUTES[m][v] for m, v in zip(NAMES, r, strict=True)] for r in rows])
+    if not told[NAMES.index("light")]:
+        low = np.isin(values[:, NAMES.index("time")], ("dawn", "sunset"))
+        likely -= _SHOWN * (low & (values[:, NAMES.index("light")] == "hidden"))
+    made = []
     for index in range(n):
         rng = np.random.default_rng((seed, index))
         noise = rng.gumbel(size=len(rows))  # the largest sum is a draw from the softmax
         row = rows[(likely + temperature * noise).argmax()]
         kept = [t and reading[i][1:].argmax() == row[i] for i, t in enumerate(told)]
         named = frozenset(name for name, k in zip(NAMES, kept, strict=True) if k)
-        values = tuple(ATTRIBUTES[name][v] for name, v in zip(NAMES, row, strict=True))
+        drawn = tuple(ATTRIBUTES[name][v] for name, v in zip(NAMES, row, strict=True))
         sure = float(sum(log_softmax(p[1:])[v] for p, v in zip(reading, row, strict=True)))
         lost = [ATTRIBUTES[m][reading[i][1:].argmax()] for i, m in enumerate(NAMES) if told[i]]
-        note = _note(prompt, values, named, [v for v in lost if v not in values])
-        found.append(Description(captions.full(row), values, named, sure, note))
-    return found
+        note = _note(found, drawn, named, [v for v in lost if v not in drawn])
+        made.append(Description(captions.full(row), drawn, named, sure, note))
+    return made
 
 
-def _note(prompt: str, values: Sequence[str], named: frozenset[str], lost: Sequence[str]) -> str:
+def _note(
+    found: Understood, values: Sequence[str], named: frozenset[str], lost: Sequence[str]
+) -> str:
     said = ", ".join(f"{n} {v}" for n, v in zip(NAMES, values, strict=True) if n in named)
     free = ", ".join(name for name in NAMES if name not in named)
+    without = [value for name in NAMES for value in sorted(found.excluded.get(name, ()))]
     if lost:
         said += f" (not with it: {', '.join(lost)}; a boat needs water)"
     note = f"Understood: {said or 'nothing that can be drawn'}."
+    if without:
+        note += f" Ruled out: {', '.join(without)}."
     if free:
         note += f" Left open: {free}."
-    strange = list(dict.fromkeys(w for w in words(prompt) if w not in _STOP and _strange(w)))
-    if strange:
-        note += f" Unknown words: {', '.join(w[:24] for w in strange[:8])}."
+    if found.unknown:
+        note += f" Unknown words: {', '.join(w[:24] for w in found.unknown[:8])}."
+    if found.cut:
+        note += f" Only the first {CHARACTERS:,} characters were read."
     return note
-
-
-def _strange(word: str) -> bool:
-    """Returns whether no training text has a word; of a run of Chinese, all its characters."""
-    if _CHINESE.match(word):
-        return not any(character in _vocabulary() for character in word)
-    return word not in _vocabulary()
-
-
-@cache
-def _vocabulary() -> frozenset[str]:
-    found: set[str] = set()
-    for index in range(max(map(len, ATTRIBUTES.values()))):
-        row = [min(index, len(values) - 1) for values in ATTRIBUTES.values()]
-        for name in NAMES:
-            for phrase in lexicon.phrases(name, row, "en") + lexicon.phrases(name, row, "zh"):
-                found.update(words(phrase))
-    return frozenset(found | {c for word in found if _CHINESE.match(word) for c in word}) - _STOP

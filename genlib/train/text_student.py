@@ -28,7 +28,8 @@ from genlib.train.tasks import EPOCH, Arrays, FitTask, Recipe
 
 NAMES = tuple(ATTRIBUTES)
 LOOSE = 0.5  # share of texts that are no caption, but some words in any order
-TYPOS, DROPPED, STRANGE = 0.15, 0.1, 0.3  # shares: texts with a typo; features; texts with noise
+TYPOS, STRANGE = 0.25, 0.4  # shares of texts with a typo, and with noise
+DROPPED = (0.0, 0.1, 0.4)  # shares of the features that are left out, one drawn for each text
 READING = 0.1  # weight of the readings' cross-entropy, in nats, beside the squared error
 
 
@@ -73,10 +74,19 @@ def typo(text: str, rng: np.random.Generator) -> str:
 
 
 def strange(rng: np.random.Generator) -> str:
-    """Returns a word that means nothing, so that the student learns not to mind such words."""
-    if rng.random() < 0.5:
-        return " " + "".join(rng.choice(list("aaeeiioubcdfghklmnprstvwyz"), rng.integers(2, 9)))
-    return "".join(chr(c) for c in rng.integers(0x4E00, 0x9FA5, rng.integers(1, 3)))
+    """Returns a word that means nothing, so that the student learns not to mind such words.
+
+    A frequent word; or half of one and half of another; or a Chinese character or two.
+    """
+    kind = rng.random()
+    if kind < 0.3:
+        return "".join(chr(c) for c in rng.integers(0x4E00, 0x9FA5, rng.integers(1, 3)))
+    if kind < 0.6:
+        known = lexicon.common("en" if kind < 0.45 else "zh")
+        return f" {known[rng.integers(len(known))]} "
+    known = lexicon.common("en")
+    first, last = (known[i] for i in rng.integers(len(known), size=2))
+    return f" {first[: -(-len(first) // 2)]}{last[len(last) // 2 :]} "
 
 
 def wording(row: Sequence[int], rng: np.random.Generator) -> captions.Caption:
@@ -128,7 +138,7 @@ class TextStudentTask(FitTask):
                 parts = [text, strange(rng)]
                 text = "".join(parts if rng.random() < 0.5 else parts[::-1])
             found = np.array(student.features(text, self.model.config.features))
-            ids.append(found[rng.random(len(found)) >= DROPPED])
+            ids.append(found[rng.random(len(found)) >= DROPPED[rng.integers(len(DROPPED))]])
             vectors.append(self._plain.vectors[captions.plain(row, said.named)])
             told.append([v + 1 if n in said.named else 0 for n, v in zip(NAMES, row, strict=True)])
         targets = np.concatenate([np.array(vectors), np.array(told)], 1).astype(np.float32)
