@@ -135,7 +135,7 @@ def main(wordnet: str, jieba: str, dictionary: str) -> None:
     (here / "wordnet.txt").write_text(NOTICE + "".join(lines), "utf-8")
     print({value: len(words) for value, words in mined.items()})
     ours = {w for words in mined.values() for w in words} | _said()
-    alone = {w for w in ours if len(w) == 1}  # single Chinese characters
+    alone = {w for w in ours if len(w) == 1 and lexicon.is_chinese(w)}
     count: dict[str, int] = {}
     for line in (Path(wordnet) / "cntlist.rev").read_text("utf-8").splitlines():
         key, _, times = line.split()
