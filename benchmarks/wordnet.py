@@ -116,6 +116,21 @@ def mine(folder: Path, usual: set[str]) -> dict[str, list[str]]:
     return found
 
 
+def names(jieba: Path, alone: set[str], ours: set[str]) -> list[str]:
+    """Returns names that have a character of ours, but say nothing: 山东 is no mountain.
+
+    Names of places that end in the character are left out: 黄山 is one.
+    """
+    found = []
+    for line in jieba.read_text("utf-8").splitlines():
+        word, count, kind, *_ = *line.split(), ""
+        if 2 <= len(word) <= 4 and int(count) >= 100 and word not in ours and alone & set(word):
+            person = kind in ("nr", "nrt", "nt", "nz", "nrfg")
+            place = kind == "ns" and not alone & {word[-1]}
+            found += [word] if person or place else []
+    return found
+
+
 def _said() -> set[str]:
     """Returns the single words of all phrases by hand and of all captions."""
     own = [p for head, part in lexicon.sections("phrases").items() if head for p in part]
@@ -148,6 +163,10 @@ def main(wordnet: str, jieba: str, dictionary: str) -> None:
     for words in (english, chinese):
         kept = [w for w in words if w not in ours and not alone & set(w)]
         rows.append(" ".join(kept[:COMMON]))
+    says = {
+        p for head, part in lexicon.sections("phrases").items() if head in lexicon.OF for p in part
+    }
+    rows.append(" ".join(names(Path(jieba), alone & says, ours)))
     head = (
         "# Frequent words that say nothing of the five attributes, of WordNet 3.0 (notice in\n"
         "# wordnet.txt) and of jieba's dictionary (MIT licence): benchmarks/wordnet.py.\n"

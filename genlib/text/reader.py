@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 
 from genlib.data.captions import ATTRIBUTES
 from genlib.text import lexicon
@@ -153,10 +153,9 @@ def table() -> dict[tuple[str, ...], frozenset[str]]:
             moon = {"moon"} if re.search("moon|月亮", said) and marks & LIGHT else set()
             found.setdefault(_key(said), set()).update(marks | moon)
 
-    hand = lexicon.sections("phrases")
+    hand = dict(lexicon.sections("phrases"))
+    filler = hand.pop("filler")  # only its single words are known, so as not to hide "left"
     for head, part in hand.items():
-        if head == "filler":
-            continue
         for phrase in part:
             add(phrase, {head} if head.startswith("beside") else set(head.split()))
     for value, phrase in lexicon.captions_say():
@@ -167,9 +166,9 @@ def table() -> dict[tuple[str, ...], frozenset[str]]:
         for key in map(_key, part):
             if key not in known:
                 found.setdefault(key, set()).add(value)
-    for row in lexicon.lines("common"):
-        for word in row.split():
-            found.setdefault(_key(word), set())
+    common = " ".join(lexicon.lines("common") + filler)
+    for word in common.split():
+        found.setdefault(_key(word), set())
     for key, marks in found.items():
         if key in nothing:
             marks.clear()
@@ -180,7 +179,7 @@ def table() -> dict[tuple[str, ...], frozenset[str]]:
 
 def pieces(text: str) -> list[Piece]:
     """Cuts a text into the longest phrases that the lexicon knows, and single unknown tokens."""
-    said, known, found, start = _key(text), table(), [], 0
+    said, known, found, start = tuple(map(spell, _key(text))), table(), [], 0
     while start < len(said):
         for end in range(min(start + LONGEST, len(said)), start, -1):
             marks = known.get(said[start:end])
@@ -191,6 +190,54 @@ def pieces(text: str) -> list[Piece]:
         found.append(Piece(_join(said[start:end]), start, end, marks))
         start = end
     return found
+
+
+@lru_cache(1 << 12)
+def spell(word: str) -> str:
+    """Returns an unknown word of four letters or more as the one word that is a slip away.
+
+    Slips, from the likeliest on: two letters that have changed places; a letter too many or too
+    few; another letter. If several words are as near, and do not say the same, the word stays.
+
+    Reference: Norvig, 2007, How to write a spelling corrector.
+
+    Example:
+        >>> spell("sunest"), spell("goat")
+        ('sunset', 'goat')
+    """
+    known, taught = vocabulary()
+    if len(word) < 4 or word in known or not re.fullmatch("[a-z]+", word):
+        return word
+    for slips in _slips(word):
+        near = sorted(w for w in slips if w in known and w[0] == word[0])
+        if near:
+            alike = len({known[w].intersection(OF) for w in near}) == 1
+            fits = near[0] in taught and not known[near[0]] & _NO
+            return near[0] if alike and fits else word
+    return word
+
+
+def _slips(word: str) -> Iterator[set[str]]:
+    cut = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    yield {a + b[1] + b[0] + b[2:] for a, b in cut if len(b) > 1}
+    yield {a + b[1:] for a, b in cut if b} | {a + c + b for a, b in cut for c in letters}
+    vowels = "aeiouy"  # in a short word, only a vowel for a vowel
+    yield {
+        a + c + b[1:]
+        for a, b in cut[:-1]
+        for c in (letters if len(word) > 5 else vowels)
+        if len(word) > 5 or b[0] in vowels
+    }
+
+
+@cache
+def vocabulary() -> tuple[dict[str, frozenset[str]], set[str]]:
+    """Returns the words of all phrases, each with what it says alone, and those of no WordNet."""
+    known = {word: table().get((word,), frozenset()) for key in table() for word in key}
+    own = [p for head, part in lexicon.sections("phrases").items() if head for p in part]
+    said = own + [phrase for _, phrase in lexicon.captions_say()]
+    return known, {word for phrase in said for word in _key(phrase)}
 
 
 def knows(word: str) -> bool:
@@ -234,9 +281,10 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
         elif marks & _NO:
             scope, fresh = min(marks & _NO), True
         elif scope:
-            if body:
+            times = [value for value in piece.values if value != "night" or not body]
+            if body and not times:
                 named["light"] = "hidden", piece.end
-            for value in () if body else piece.values:
+            for value in times:
                 excluded.setdefault(OF[value], set()).add(value)
             fresh = fresh and "stop" in marks
             scope = "" if scope == "un" else scope
