@@ -22,7 +22,7 @@ from genlib import records, train
 from genlib.data import captions
 from genlib.data.captions import ATTRIBUTES, Caption
 from genlib.ladder import quality
-from genlib.text import writer
+from genlib.text import reader, writer
 from genlib.train import text_student
 from genlib.train.tasks import Recipe
 
@@ -42,17 +42,17 @@ def vocabulary() -> list[str]:
 
 def meanings(words: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns for each word the log-probabilities of `writer.ANSWERS`, as `Reader` does."""
-    llm, reader = writer._llm(), writer.load_reader()
+    llm, explainer = writer._llm(), writer.load_reader()
     groups: dict[int, list[tuple[str, list[int]]]] = {}
     for word in words:
         ids = llm.tokenize(f"{word} =>")
         groups.setdefault(len(ids), []).append((word, ids))
-    shared, found = reader.state.select([0] * BATCH), {}
+    shared, found = explainer.state.select([0] * BATCH), {}
     for same_length in groups.values():
         for first in range(0, len(same_length), BATCH):
             part = same_length[first : first + BATCH]
             ids = [i for _, i in part] + [part[0][1]] * (BATCH - len(part))
-            logits = llm.step(shared, np.array(ids)).logits[:, reader.first]
+            logits = llm.step(shared, np.array(ids)).logits[:, explainer.first]
             for (word, _), row in zip(
                 part, log_softmax(logits.astype(float), axis=1), strict=False
             ):
@@ -62,10 +62,9 @@ def meanings(words: Sequence[str]) -> dict[str, np.ndarray]:
 
 def mine(found: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """Returns for each value the new words of which the model is sure."""
-    known = writer._vocabulary() | writer._STOP
     mined: dict[str, list[str]] = {value: [] for value in writer.ANSWERS}
     for word, row in found.items():
-        if word not in known and row.max() > np.log(SURE):
+        if not reader.knows(word) and row.max() > np.log(SURE):
             mined[writer.ANSWERS[row.argmax()]].append(word)
     return mined
 

@@ -88,7 +88,7 @@ def test_no_word_of_the_lexicon_is_a_phrase_set_aside():
     for source in lexicon.SOURCES:
         for head, found in lexicon.sections(source).items():
             if set(head.split()) & lexicon.OF.keys():
-                assert not [k for k in found if lexicon.aside(k.replace("{body}", "sun"))]
+                assert not [k for k in found if lexicon.aside(k.replace("{body}", "sun"))], head
     assert lexicon.aside("a yacht at sea")
     assert not lexicon.aside("a ship at sea")
 
@@ -289,7 +289,7 @@ def test_what_is_ruled_out_is_told_from_what_is_named(prompt, expected):
         ("a mountain lake", "lake"),
         ("a lake in the mountains", "lake"),
         ("山中的湖", "lake"),
-        ("the moon, full and low, stands over the sea", "night sea"),
+        ("a full moon over the sea", "night sea"),
         ("the moon hangs on the left", "night left"),
         ("a house on the left, the sun on the right", "house right"),
         ("海邊的燈塔，雲霧", "sea foggy"),

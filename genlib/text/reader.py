@@ -87,7 +87,7 @@ def understand(prompt: str) -> Understood:
         new = next(guesses, {}) if open_ else {}
         new = {n: v for n, v in new.items() if v not in found.excluded.get(n, ())}
         found.named = new | found.named
-        lost += [] if new else [text]
+        lost += [] if new else text.split()
     found.unknown, found.cut = tuple(dict.fromkeys(lost)), len(kept) < len(prompt.strip())
     return found
 
