@@ -6,9 +6,9 @@ up. They stand in text files beside this one, a heading and its phrases:
     [boat]
     boat, ship, canoe, 船, 小舟
 
-`phrases.txt` was written by hand, `wordnet.txt` was mined (`benchmarks/wordnet.py`), `common.txt`
-has words that say nothing here, so that the student learns not to mind such words. None is among
-the phrases that `genlib.data.captions` sets aside to measure wordings that were never seen.
+`phrases.txt` was written by hand; none of it is among the phrases that `genlib.data.captions` sets
+aside to measure wordings that were never seen. `common.txt` (`benchmarks/common.py`) has words that
+say nothing here, so that the student learns not to mind such words.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from genlib.data import captions
 from genlib.data.captions import ATTRIBUTES, Language
 
 OF = {value: name for name, values in ATTRIBUTES.items() for value in values}
-SOURCES = ("phrases", "wordnet")  # looked up
-TAUGHT = ("phrases",)  # learned by the student
 CHINESE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 FILLERS = 0.4  # share of loose texts with words that say nothing
 _HERE = Path(__file__).parent
@@ -55,10 +53,10 @@ def lines(name: str) -> list[str]:
 
 
 @cache
-def sections(source: str) -> dict[str, list[str]]:
-    """Returns the phrases under each heading of a file, such as `"boat"` or `"night hidden"`."""
+def sections() -> dict[str, list[str]]:
+    """Returns the phrases under each heading, such as `"boat"` or `"night hidden"`."""
     found: dict[str, list[str]] = {}
-    for line in lines(source):
+    for line in lines("phrases"):
         if line.startswith("["):
             part = found.setdefault(line.strip("[]"), [])
         else:
@@ -73,9 +71,8 @@ def is_chinese(text: str) -> bool:
 
 @cache
 def told(value: str, language: Language) -> tuple[str, ...]:
-    """Returns what the files say of one value; `{body}` is the sun or the moon."""
-    found = [p for source in TAUGHT for p in sections(source).get(value, ())]
-    return tuple(p for p in dict.fromkeys(found) if is_chinese(p) == (language == "zh"))
+    """Returns the phrases of one value; `{body}` is the sun or the moon."""
+    return tuple(p for p in sections()[value] if is_chinese(p) == (language == "zh"))
 
 
 def phrases(name: str, attributes: Sequence[int], language: Language) -> list[str]:
@@ -129,7 +126,7 @@ def loose(attributes: Sequence[int], rng: np.random.Generator) -> captions.Capti
 @cache
 def common(language: Language) -> tuple[str, ...]:
     """Returns words that say nothing here: frequent ones, and those that seem to say something."""
-    own = sections("phrases")
+    own = sections()
     nothing = [p for p in own[""] + own["filler"] if is_chinese(p) == (language == "zh")]
     return (*lines("common")[get_args(Language).index(language)].split(), *(nothing * 3))
 

@@ -153,7 +153,7 @@ def table() -> dict[tuple[str, ...], frozenset[str]]:
             moon = {"moon"} if re.search("moon|月亮", said) and marks & LIGHT else set()
             found.setdefault(_key(said), set()).update(marks | moon)
 
-    hand = dict(lexicon.sections("phrases"))
+    hand = dict(lexicon.sections())
     filler = hand.pop("filler")  # only its single words are known, so as not to hide "left"
     for head, part in hand.items():
         for phrase in part:
@@ -161,11 +161,6 @@ def table() -> dict[tuple[str, ...], frozenset[str]]:
     for value, phrase in lexicon.captions_say():
         add(phrase, {value})
     nothing = {_key(phrase) for phrase in hand[""]}
-    known = set(found)
-    for value, part in lexicon.sections("wordnet").items():
-        for key in map(_key, part):
-            if key not in known:
-                found.setdefault(key, set()).add(value)
     common = " ".join(lexicon.lines("common") + filler)
     for word in common.split():
         found.setdefault(_key(word), set())
@@ -205,15 +200,14 @@ def spell(word: str) -> str:
         >>> spell("sunest"), spell("goat")
         ('sunset', 'goat')
     """
-    known, taught = vocabulary()
+    known = vocabulary()
     if len(word) < 4 or word in known or not re.fullmatch("[a-z]+", word):
         return word
     for slips in _slips(word):
         near = sorted(w for w in slips if w in known and w[0] == word[0])
         if near:
             alike = len({known[w].intersection(OF) for w in near}) == 1
-            fits = near[0] in taught and not known[near[0]] & _NO
-            return near[0] if alike and fits else word
+            return near[0] if alike and not known[near[0]] & _NO else word
     return word
 
 
@@ -232,12 +226,9 @@ def _slips(word: str) -> Iterator[set[str]]:
 
 
 @cache
-def vocabulary() -> tuple[dict[str, frozenset[str]], set[str]]:
-    """Returns the words of all phrases, each with what it says alone, and those of no WordNet."""
-    known = {word: table().get((word,), frozenset()) for key in table() for word in key}
-    own = [p for head, part in lexicon.sections("phrases").items() if head for p in part]
-    said = own + [phrase for _, phrase in lexicon.captions_say()]
-    return known, {word for phrase in said for word in _key(phrase)}
+def vocabulary() -> dict[str, frozenset[str]]:
+    """Returns the words of all phrases, each with what it says alone."""
+    return {word: table().get((word,), frozenset()) for key in table() for word in key}
 
 
 def knows(word: str) -> bool:
