@@ -21,7 +21,7 @@ from genlib.text import lexicon
 from genlib.text.lexicon import CHINESE, OF
 from genlib.text.student import CHARACTERS, load_student
 
-SURE = 0.9  # probability from which a reading of the student counts
+SURE = 0.99  # probability from which a reading of the student counts
 NEAR = 6  # tokens between "sun" and "left", at most
 GUESSES = 32  # pieces of a prompt that the student reads
 LONGEST = 10  # tokens of a phrase
@@ -81,10 +81,10 @@ def understand(prompt: str) -> Understood:
     """
     kept = shorten(prompt.strip())
     found, unknown = look_up(pieces(clean(kept)))
-    guesses = iter(_guess([text for text, open_ in unknown if open_]))
+    guesses = iter(_guess([text for text, is_open in unknown if is_open]))
     lost = []
-    for text, open_ in unknown:
-        new = next(guesses, {}) if open_ else {}
+    for text, is_open in unknown:
+        new = next(guesses, {}) if is_open else {}
         new = {n: v for n, v in new.items() if v not in found.excluded.get(n, ())}
         found.named = new | found.named
         lost += [] if new else text.split()
@@ -301,16 +301,21 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
 
 
 def _runs(unknown: Sequence[tuple[Piece, bool]]) -> list[tuple[str, bool]]:
-    """Joins unknown pieces that are neighbours."""
+    """Joins Chinese characters that are neighbours: two or three of them may be one word."""
     found: list[tuple[str, bool]] = []
-    end = -1
+    end, joinable = -1, False
     for piece, is_open in unknown:
-        if found and piece.start == end and found[-1][1] == is_open:
-            found[-1] = (_join([found[-1][0], piece.text]), is_open)
+        chinese = lexicon.is_chinese(piece.text)
+        if found and piece.start == end and found[-1][1] == is_open and chinese and joinable:
+            found[-1] = (found[-1][0] + piece.text, is_open)
         else:
             found.append((piece.text, is_open))
-        end = piece.end
-    return found
+        end, joinable = piece.end, chinese
+    return [(text, is_open and _is_word(text)) for text, is_open in found]
+
+
+def _is_word(text: str) -> bool:
+    return 1 < len(text) < 4 if lexicon.is_chinese(text) else len(text) > 3
 
 
 def _guess(texts: Sequence[str]) -> list[dict[str, str]]:

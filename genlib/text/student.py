@@ -45,7 +45,7 @@ class StudentConfig:
 
     features: int = 8192  # different hashes, 0 being none
     width: int = 128
-    hidden: int = 384
+    hidden: int = 512
 
 
 def words(text: str) -> list[str]:

@@ -27,9 +27,10 @@ from genlib.text.student import READINGS, Student, StudentConfig
 from genlib.train.tasks import EPOCH, Arrays, FitTask, Recipe
 
 NAMES = tuple(ATTRIBUTES)
-LOOSE = 0.5  # share of texts that are no caption, but some words in any order
-TYPOS, STRANGE = 0.25, 0.4  # shares of texts with a typo, and with noise
-DROPPED = (0.0, 0.1, 0.4)  # shares of the features that are left out, one drawn for each text
+PLAIN = 0.2  # share of texts that are full captions
+LOOSE = 0.5  # share of the other texts that are no caption, but some words in any order
+TYPOS, STRANGE = 0.2, 0.3  # shares of texts with a typo, and with noise
+DROPPED = (0.0, 0.1, 0.3)  # shares of the features that are left out, one drawn for each text
 READING = 0.1  # weight of the readings' cross-entropy, in nats, beside the squared error
 
 
@@ -90,12 +91,14 @@ def strange(rng: np.random.Generator) -> str:
 
 
 def wording(row: Sequence[int], rng: np.random.Generator) -> captions.Caption:
-    """Says what a scene shows: in a caption, or in some words in any order.
+    """Says what a scene shows: in a caption, in some words in any order, or in all five plainly.
 
     Args:
         row: the scene's attributes, as `genlib.data.scenes` numbers them.
         rng: chooses the words.
     """
+    if rng.random() < PLAIN:  # what `describe` writes, so this must be read as exactly as can be
+        return captions.Caption(captions.full(row), "en", frozenset(NAMES))
     return (lexicon.loose if rng.random() < LOOSE else captions.caption)(row, rng)
 
 
