@@ -10,7 +10,9 @@ genlib/records/describe.json.
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -20,7 +22,7 @@ from genlib import records
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
 from genlib.metrics import wilson
-from genlib.text import describe, lexicon, writer
+from genlib.text import describe, lexicon, understand, writer
 
 NAMES = tuple(ATTRIBUTES)
 
@@ -71,11 +73,37 @@ def measure(keep: object, tried: list) -> dict[str, object]:
     }
 
 
+def natural() -> dict[str, object]:
+    """Returns how prompts are read that people might type, `tests/natural-development.jsonl`.
+
+    A prompt is read whole if all is understood that it names and that it rules out; something is
+    invented if an attribute is read that it leaves open. What is doubtful may be read or not.
+    """
+    path = Path(__file__).parents[1] / "tests" / "natural-development.jsonl"
+    asked = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    whole, invented = [], []
+    for one in asked:
+        found = understand(one["text"])
+        may = {(name, v) for part in one["either"] for name, vs in part.items() for v in vs}
+        read, named = set(found.named.items()), set(one["named"].items())
+        doubtful = {name for name, _ in may}
+        out = all(set(vs) <= found.excluded.get(name, set()) for name, vs in one["not"].items())
+        whole.append(out and {n for n in named - read if n[0] not in doubtful} == set())
+        invented.append(bool({n for n, _ in read - may} - set(one["named"])))
+    n = len(asked)
+    return {
+        "prompts": n,
+        "whole": [round(float(x), 4) for x in (np.mean(whole), *wilson(sum(whole), n))],
+        "invented": [round(float(x), 4) for x in (np.mean(invented), *wilson(sum(invented), n))],
+    }
+
+
 def main(
     n: Annotated[int, typer.Option(min=1, help="Prompts of each kind.")] = 200,
 ) -> None:
     """Measures each way, and writes the record."""
     rows: dict[str, object] = {}
+    print("natural prompts", natural(), flush=True)
     for language, wording in (("en", "unseen"), ("en", "seen"), ("zh", "unseen"), ("zh", "seen")):
         tried = prompts(n, language, wording)
         ways = {"student": lambda *a: kept_by("student", *a)}
@@ -86,7 +114,7 @@ def main(
             key = f"{way}, {language} {wording}"
             rows[key] = measure(keep, tried)
             print(key, rows[key], flush=True)
-    record = {"rows": rows}
+    record = {"rows": rows, "natural prompts": natural()}
     records.save("describe", record)
 
 

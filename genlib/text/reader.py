@@ -22,7 +22,7 @@ from genlib.text.lexicon import CHINESE, OF
 from genlib.text.student import CHARACTERS, load_student
 
 SURE = 0.99  # probability from which a reading of the student counts
-NEAR = 6  # tokens between "sun" and "left", at most
+NEAR = 5  # tokens between "sun" and "left", at most
 GUESSES = 32  # pieces of a prompt that the student reads
 LONGEST = 10  # tokens of a phrase
 _TOKENS = re.compile(rf"[{CHINESE}]|[^\W_{CHINESE}]+|[,.;:!?、。…()|/\n]")
