@@ -315,7 +315,7 @@ def _runs(unknown: Sequence[tuple[Piece, bool]]) -> list[tuple[str, bool]]:
 
 
 def _is_word(text: str) -> bool:
-    return 1 < len(text) < 4 if lexicon.is_chinese(text) else len(text) > 3
+    return 1 < len(text) < 4 if lexicon.is_chinese(text) else 3 < len(text) < 20
 
 
 def _guess(texts: Sequence[str]) -> list[dict[str, str]]:
