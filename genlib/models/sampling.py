@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 FORBIDDEN = -1e9  # the logit of what must not be chosen
+WORDS = 2**31  # a turn of its own for the draws of words, apart from those of images
 Seed = int | tuple[int, ...]  # (seed, turn): the streams of a turn, apart from those of the seed
 
 

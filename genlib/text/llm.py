@@ -29,6 +29,8 @@ from scipy.special import log_softmax, softmax
 
 from genlib import backend
 from genlib.files import DamagedFileError
+from genlib.models import sampling
+from genlib.models.sampling import WORDS
 from genlib.models.transformer import Cache, Tensor, Transformer, TransformerConfig, empty_cache
 from genlib.text import gguf
 
@@ -315,7 +317,7 @@ class LLM:
         if isinstance(prompts, str):
             raise TypeError(f"prompts is a list of texts. Write [{prompts[:20]!r}].")
         state = self.prefill(prompts, room=max_tokens)
-        rng = [np.random.default_rng((seed, row)) for row in range(len(prompts))]
+        rng = [sampling.stream((seed, WORDS), row) for row in range(len(prompts))]
         written: list[list[int]] = [[] for _ in prompts]
         done: dict[int, str] = {}
         for position in range(max_tokens):

@@ -20,6 +20,8 @@ from scipy.special import log_softmax
 
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
+from genlib.models import sampling
+from genlib.models.sampling import WORDS
 from genlib.text import lexicon
 from genlib.text.llm import LLM, State, load_llm
 from genlib.text.reader import Understood, knows, shorten, understand
@@ -330,7 +332,7 @@ def _complete(
         likely -= _SHOWN * (low & (values[:, NAMES.index("light")] == "hidden"))
     made = []
     for index in range(n):
-        rng = np.random.default_rng((seed, index))
+        rng = sampling.stream((seed, WORDS), index)
         noise = rng.gumbel(size=len(rows))  # the largest sum is a draw from the softmax
         row = rows[(likely + temperature * noise).argmax()]
         kept = [t and reading[i][1:].argmax() == row[i] for i, t in enumerate(told)]

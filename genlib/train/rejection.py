@@ -107,7 +107,7 @@ class RejectionTask(FitTask):
 
     def prepare(self, epoch: int) -> Arrays:
         """Returns an epoch of Scenes, and new captions of the kept images."""
-        rng = np.random.default_rng((self.seed, epoch, 3))
+        rng = np.random.default_rng((self.seed, epoch, 0, 4))
         said = [captions.caption(row, rng).text for row in self.kept.attributes]
         return self.base.prepare(epoch), {"text": text.encode(said), "latents": self.kept.latents}
 

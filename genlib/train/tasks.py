@@ -186,7 +186,8 @@ class FitTask:
     def epoch(self, epoch: int, prepared: Arrays) -> Iterator[dict[str, Any]]:
         """Takes the steps of one epoch; the order follows from seed and epoch."""
         size = self.recipe.batch_size
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.images_per_epoch())
+        rng = np.random.default_rng((self.seed, epoch, 0, 3))
+        order = rng.permutation(self.images_per_epoch())
         for step in range(self.steps_per_epoch):
             rng = np.random.default_rng((self.seed, epoch, step))
             x, y = self.batch(prepared, order[step * size :][:size], rng)
@@ -302,7 +303,7 @@ class GeneratorTask(FitTask):
 
     def say(self, epoch: int, attributes: np.ndarray) -> list[str]:
         """Returns a new caption for each scene; the share `recipe.full` of them are full ones."""
-        rng = np.random.default_rng((self.seed, epoch, 1))
+        rng = np.random.default_rng((self.seed, epoch, 0, 1))  # apart from those of the steps
         ending = epoch >= (1 - MIXED) * self.recipe.epochs
         full = rng.random(len(attributes)) < self.recipe.full * (0.5 if ending else 1.0)
         return [
@@ -317,7 +318,7 @@ class GeneratorTask(FitTask):
         different = sorted(set(said))  # a full caption comes many times, and is read once
         vectors = dict(zip(different, text.encode(different), strict=True))
         embedded = np.stack([vectors[caption] for caption in said])
-        rng = np.random.default_rng((self.seed, epoch, 2))
+        rng = np.random.default_rng((self.seed, epoch, 0, 2))
         embedded[rng.random(len(said)) < NO_TEXT] = 0
         return {"text": embedded, "latents": latents}
 
