@@ -18,14 +18,6 @@ def test_a_scene_depends_on_seed_split_and_index_alone():
     assert (whole.images != scenes.scenes(6, seed=3, split="validation").images).any()
 
 
-def test_batches_are_the_set_cut_in_pieces():
-    pieces = list(scenes.batches(5, 2, seed=1))
-    assert [len(piece) for piece in pieces] == [2, 2, 1]
-    np.testing.assert_array_equal(
-        np.concatenate([piece.images for piece in pieces]), scenes.scenes(5, seed=1).images
-    )
-
-
 def test_images_are_uint8_and_no_two_are_alike():
     drawn = scenes.draw(("sunset", "sea", "middle", "clear", "boat"), n=4)
     assert drawn.shape == (4, 64, 64, 3)
