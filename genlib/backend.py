@@ -213,7 +213,7 @@ def compile_step(
 
     # A model compiles one function for each set of options; TensorFlow takes that for a mistake.
     logging.getLogger("tensorflow").addFilter(_is_no_advice)
-    return tf.function(step, jit_compile=xla, reduce_retracing=True)
+    return tf.function(step, jit_compile=xla, reduce_retracing=True, autograph=False)
 
 
 def _is_no_advice(record: logging.LogRecord) -> bool:
