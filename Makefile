@@ -14,7 +14,9 @@ BACKENDS ?= tensorflow jax torch
 # Tests that no backend can change: `make test` runs them, once.
 WITHOUT_KERAS := data floors folder house metrics plot records scenes site text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
-OTHERS := bench bill export serve
+OTHERS := bench bill cache cli export ladder reading scripts serve
+# Tests that look at a clock: they run alone, the others two at a time.
+CLOCKS := bench serve
 
 # Nothing is downloaded unless you say GENLIB_OFFLINE=0. TensorFlow's start-up talk stays off.
 export GENLIB_OFFLINE ?= 1
@@ -100,7 +102,9 @@ times: book ## record in git how long each chapter took (on a quiet machine)
 # ---------------------------------------------------------------- tests
 
 test: $(VENV)/.base ## run the library's tests and every notebook
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 \
+	  $(foreach name,$(CLOCKS),--ignore tests/test_$(name).py)
+	@$(BIN)/pytest $(foreach name,$(CLOCKS),tests/test_$(name).py)
 	@$(BIN)/python scripts/execution_cache.py check
 	@rm -rf runs/notebooks && mkdir -p runs && cp -r notebooks runs/notebooks
 	@# On a copy (nbmake skips _build), so that outputs stay out of git; the book shows these runs.
