@@ -7,8 +7,8 @@ up. They stand in text files beside this one, a heading and its phrases:
     boat, ship, canoe, 船, 小舟
 
 `phrases.txt` was written by hand; none of it is among the phrases that `genlib.data.captions` sets
-aside to measure wordings that were never seen. `common.txt` (`benchmarks/common.py`) has words that
-say nothing here, so that the student learns not to mind such words.
+aside to measure wordings that were never seen. `common.txt` (`scripts/common_words.py`) has words
+that say nothing here, so that the student learns not to mind such words.
 """
 
 from __future__ import annotations

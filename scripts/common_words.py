@@ -4,15 +4,17 @@ Writes `genlib/text/common.txt`: frequent English words by the counts of WordNet
 package `wordnet-base`), frequent Chinese ones by jieba's dictionary (`pip download jieba`), less
 those of the lexicon; and Chinese names that have one of its characters.
 
-    python benchmarks/common.py /usr/share/wordnet jieba/dict.txt
+    python scripts/common_words.py /usr/share/wordnet jieba/dict.txt
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from itertools import product
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from genlib.data import captions
 from genlib.data.captions import ATTRIBUTES
@@ -21,7 +23,7 @@ from genlib.text import lexicon
 COMMON = 8000  # words of each language
 NOTICE = """\
 # Frequent words that say nothing of the five attributes: English ones, Chinese ones, Chinese names.
-# Written by benchmarks/common.py, from jieba's dictionary (MIT licence) and from WordNet:
+# Written by scripts/common_words.py, from jieba's dictionary (MIT licence) and from WordNet:
 # WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. THIS SOFTWARE AND
 # DATABASE IS PROVIDED "AS IS" AND PRINCETON UNIVERSITY MAKES NO REPRESENTATIONS OR WARRANTIES,
 # EXPRESS OR IMPLIED. Permission to use, copy, modify and distribute it for any purpose and without
@@ -56,7 +58,10 @@ def said() -> set[str]:
     return {word for phrase in own for word in [phrase, *re.findall("[a-z]+", phrase.lower())]}
 
 
-def main(wordnet: str, jieba: str) -> None:
+def main(
+    wordnet: Annotated[str, typer.Argument(help="The folder of WordNet 3.0.")],
+    jieba: Annotated[str, typer.Argument(help="The file dict.txt of jieba.")],
+) -> None:
     """Writes the list."""
     ours = said()
     head = lexicon.sections()
@@ -78,4 +83,4 @@ def main(wordnet: str, jieba: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    typer.run(main)
