@@ -28,7 +28,7 @@ def names_of_the_page() -> dict[str, Any]:
     """What the page defines to count its own walk: its names, without its experiments."""
     found: dict[str, Any] = {"ast": ast}
     for cell in CELL.findall(PAGE):
-        code = re.sub(r"^:[^\n]*\n", "", cell, flags=re.M)
+        code = re.sub(r"^:[^\n]*\n|\A---\n.*?^---\n", "", cell, flags=re.M | re.S)
         for node in ast.parse(code).body:
             names = {t.id for t in getattr(node, "targets", ()) if isinstance(t, ast.Name)}
             if isinstance(node, ast.FunctionDef) or "walk" in names:
