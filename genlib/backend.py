@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,6 +124,20 @@ def _vjp_torch(model: keras.Model, x: Tensor) -> tuple[Tensor, Pullback]:
         return list(gradients), dx
 
     return y.detach(), pullback
+
+
+def named_variables(parts: Mapping[str, Any], digits: int = 2) -> dict[str, Any]:
+    """Returns the variables of models and optimisers, by names that do not depend on Keras.
+
+    Args:
+        parts: name to model or optimiser.
+        digits: of the number that follows the part's name, `"generator/07"`.
+    """
+    return {
+        f"{part}/{index:0{digits}d}": variable
+        for part, owner in parts.items()
+        for index, variable in enumerate(owner.variables)
+    }
 
 
 def gradients(

@@ -275,11 +275,7 @@ class GAN:
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
         }
-        return {
-            f"{part}/{index:02d}": variable
-            for part, owner in parts.items()
-            for index, variable in enumerate(owner.variables)
-        }
+        return backend.named_variables(parts)
 
     def eager_train_step(self, z: Any, real: Any) -> dict[str, Any]:
         """Takes one step on both networks; `train_step` is the same, compiled.

@@ -121,11 +121,7 @@ class HealTask:
             "discriminator": self.discriminator,
             **{f"{name}_optimizer": found for name, found in self.optimizers.items()},
         }
-        return {
-            f"{part}/{index:02d}": variable
-            for part, owner in parts.items()
-            for index, variable in enumerate(owner.variables)
-        }
+        return backend.named_variables(parts)
 
     def prepare(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns all latents and their teacher's images, uint8, which are drawn once."""

@@ -145,11 +145,7 @@ class FitTask:
     def variables(self) -> dict[str, Any]:
         """Returns everything that training changes, by a name that does not depend on Keras."""
         parts = {"model": self.model, "optimizer": self.optimizer}
-        return {
-            f"{part}/{index:03d}": variable
-            for part, owner in parts.items()
-            for index, variable in enumerate(owner.variables)
-        }
+        return backend.named_variables(parts, digits=3)
 
     def card(self) -> dict[str, Any]:
         """Returns recipe, settings, seed and data."""
