@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,38 @@ def device() -> str:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     accelerators = [d for d in keras.distribution.list_devices() if not d.startswith("cpu")]
     return accelerators[0] if accelerators else "cpu"
+
+
+def has_bfloat16() -> bool:
+    """Returns whether this processor multiplies bfloat16 (AVX-512 BF16 or AMX), as Linux says."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+
+
+def bfloat16_products(on: bool = True) -> bool:
+    """Lets large products be computed in bfloat16 on a processor; weights and sums stay float32.
+
+    A number keeps its range and 8 of its 24 binary digits. A processor with instructions for it
+    multiplies about twice as fast. Elsewhere nothing changes, nor with JAX and PyTorch, which have
+    no such switch for what is already written. Call this before a function is compiled.
+
+    Args:
+        on: whether to switch it on or off.
+
+    Returns:
+        Whether products are now computed so.
+
+    Reference: Micikevicius et al., 2018, arXiv:1710.03740 (weights stay in full precision).
+    """
+    on = on and name() == "tensorflow" and device() == "cpu" and has_bfloat16()
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": on})
+    return on
 
 
 def vjp(model: keras.Model, x: Tensor) -> tuple[Tensor, Pullback]:

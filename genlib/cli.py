@@ -70,9 +70,10 @@ def _train_recipe(name: str, about: str) -> None:
         seed: Annotated[int | None, typer.Option(help="The recipe's unless given.", min=0)] = None,
         source: Source = None,
     ) -> None:
-        from genlib import train
+        from genlib import backend, train
         from genlib.train import registry
 
+        backend.bfloat16_products()  # half of the time; the averaged weights stay float32
         task, all_epochs = registry.make(name, epochs=epochs, seed=seed, source=source)
         _report(train.run(task, all_epochs, out), out)
 

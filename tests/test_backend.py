@@ -124,3 +124,24 @@ def test_a_loss_is_differentiated_and_what_it_updates_is_kept():
     assert float(backend.to_numpy(value)) == 27.0
     assert float(backend.to_numpy(slope)) == 27.0
     assert float(backend.to_numpy(calls.value)) == 2.0
+
+
+def test_bfloat16_products_are_coarse_where_a_processor_has_them_and_nowhere_else():
+    rng = np.random.default_rng(0)
+    a, b = (ops.convert_to_tensor(rng.normal(size=(256, 256)).astype("float32")) for _ in "ab")
+
+    def error():
+        made = backend.to_numpy(backend.compile_step(lambda a, b: ops.matmul(a, b))(a, b))
+        exact = np.float64(backend.to_numpy(a)) @ np.float64(backend.to_numpy(b))
+        return np.abs(made - exact).max() / np.abs(exact).max()
+
+    on = backend.bfloat16_products()
+    try:
+        assert on == (backend.has_bfloat16() and backend.name() == "tensorflow")
+        if on:
+            assert 1e-4 < error() < 1e-2  # 8 binary digits
+        else:
+            assert error() < 1e-5
+    finally:
+        assert not backend.bfloat16_products(False)
+    assert error() < 1e-5
