@@ -71,27 +71,32 @@ def has_bfloat16() -> bool:
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
-def bfloat16_products(on: bool = True) -> bool:
+@contextmanager
+def bfloat16_products() -> Iterator[bool]:
     """Lets large products be computed in bfloat16 on a processor; weights and sums stay float32.
 
     A number keeps its range and 8 of its 24 binary digits. A processor with instructions for it
     multiplies about twice as fast. Elsewhere nothing changes, nor with JAX and PyTorch, which have
-    no such switch for what is already written. Call this before a function is compiled.
+    no such switch for what is already written. It holds for what runs inside of the `with` block,
+    compiled before or not.
 
-    Args:
-        on: whether to switch it on or off.
-
-    Returns:
+    Yields:
         Whether products are now computed so.
 
     Reference: Micikevicius et al., 2018, arXiv:1710.03740 (weights stay in full precision).
     """
-    on = on and name() == "tensorflow" and device() == "cpu" and has_bfloat16()
-    if name() == "tensorflow":
-        import tensorflow as tf
+    if name() != "tensorflow" or device() != "cpu" or not has_bfloat16():
+        yield False
+        return
+    import tensorflow as tf
 
-        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": on})
-    return on
+    switch = "auto_mixed_precision_onednn_bfloat16"
+    before = tf.config.optimizer.get_experimental_options().get(switch, False)
+    tf.config.optimizer.set_experimental_options({switch: True})
+    try:
+        yield True
+    finally:
+        tf.config.optimizer.set_experimental_options({switch: before})
 
 
 def vjp(model: keras.Model, x: Tensor) -> tuple[Tensor, Pullback]:

@@ -135,13 +135,10 @@ def test_bfloat16_products_are_coarse_where_a_processor_has_them_and_nowhere_els
         exact = np.float64(backend.to_numpy(a)) @ np.float64(backend.to_numpy(b))
         return np.abs(made - exact).max() / np.abs(exact).max()
 
-    on = backend.bfloat16_products()
-    try:
+    with backend.bfloat16_products() as on:
         assert on == (backend.has_bfloat16() and backend.name() == "tensorflow")
         if on:
             assert 1e-4 < error() < 1e-2  # 8 binary digits
         else:
             assert error() < 1e-5
-    finally:
-        assert not backend.bfloat16_products(False)
     assert error() < 1e-5
