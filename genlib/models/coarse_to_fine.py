@@ -58,8 +58,8 @@ def pyramid(latents: np.ndarray, levels: tuple[int, ...], alphabet: int = ALPHAB
         block = SIDE // side
         split = latents.reshape(n, 2 * side, block, 2 * side, block, -1)
         groups.append(spell(latents_to_codes(split.mean((2, 4)), levels), alphabet))
-    finest = spell(latents_to_codes(latents, levels), alphabet).reshape(n, SIDE, SIDE, LETTERS)
-    groups += [finest[:, r::2, c::2].reshape(n, -1, LETTERS) for r, c in PASSES]
+    whole = spell(latents_to_codes(latents, levels), alphabet).reshape(n, SIDE, SIDE, LETTERS)
+    groups += [whole[:, r::2, c::2].reshape(n, -1, LETTERS) for r, c in PASSES]
     return np.concatenate(groups, 1)
 
 
