@@ -70,6 +70,7 @@ LLM_LINE = """\
     importlib.invalidate_caches()
 """
 INCLUDE = re.compile(r"^```\{literalinclude\} (\S+)\n((?::[^\n]*\n)*)```$", re.M)
+PREDICT = re.compile(r"^```\{predict\} (.+)\n:choices: (.+)\n+((?:.*\n)*?)```$", re.M)
 SETUP_PATTERN = re.compile(
     r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n?", re.M | re.S
 )
@@ -112,9 +113,19 @@ def with_sources(text: str) -> str:
     return INCLUDE.sub(shown, text)
 
 
+def with_questions(text: str) -> str:
+    """The chapter with each `{predict}` as plain text: its answer is a cell away, in the output."""
+
+    def asked(block: re.Match[str]) -> str:
+        choices = ", ".join(choice.strip() for choice in block[2].split(";"))
+        return f"**Predict first.** {block[1]} *{choices}?*"
+
+    return PREDICT.sub(asked, text)
+
+
 def notebook(text: str) -> str:
     """The chapter as a notebook without outputs; ids follow from places, so it is repeatable."""
-    text = with_sources(text.replace(PLACEHOLDER, repository()["url"]))
+    text = with_questions(with_sources(text.replace(PLACEHOLDER, repository()["url"])))
     nb = jupytext.reads(text, fmt="md:myst")
     for number, cell in enumerate(nb.cells):
         cell["id"] = f"cell-{number}"

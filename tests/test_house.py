@@ -83,6 +83,25 @@ def test_a_notebook_shows_the_code_that_its_page_includes(path: Path) -> None:
     assert len(re.findall(r"^```[a-z]*\n", prose, re.M)) >= page.count("```{literalinclude}")
 
 
+def speed_chapters() -> list[Path]:
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
+    (speed,) = [part for part in parts if part["caption"] == "Speed"]
+    return [ROOT / f"{chapter['file']}.md" for chapter in speed["chapters"]]
+
+
+@pytest.mark.parametrize("page", speed_chapters(), ids=lambda path: path.stem)
+def test_a_chapter_on_speed_asks_for_a_guess_before_it_measures(page: Path) -> None:
+    said = page.read_text(encoding="utf-8")
+    questions = list(sync.PREDICT.finditer(said))
+    assert questions and len(questions) == said.count("```{predict}")
+    for question in questions:
+        assert len(question[2].split(";")) >= 3
+        keys = re.findall(r"{glue:text}`([^`]+)`", question[3])
+        assert keys, "the answer shows what was measured"
+    shown = (ROOT / "notebooks" / f"{page.stem}.ipynb").read_text(encoding="utf-8")
+    assert "{predict}" not in shown and "**Predict first.**" in shown
+
+
 def test_every_page_is_in_the_table_of_contents() -> None:
     listed = sync.pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
     assert sorted(listed) == sorted(f"book/{page.stem}" for page in PAGES)

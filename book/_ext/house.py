@@ -3,10 +3,12 @@
 * `{{ repository }}` in a page becomes the address in `_config.yml`, which stands nowhere else.
 * The Colab button and the download open the paired notebook in `notebooks/`.
 * `{cost-badge}` shows what a chapter cost to run when it was last recorded.
+* `{predict}` asks for a guess before a measured number is shown.
 * `{mermaid}` shows the drawing of a diagram that `scripts/diagrams.py` made of its source.
 """
 
 import hashlib
+import html
 import json
 import shutil
 from pathlib import Path
@@ -105,10 +107,47 @@ class Diagram(SphinxDirective):
         return [figure]
 
 
+class Predict(SphinxDirective):
+    """`{predict}`: a question with choices; the answer appears once one of them is chosen.
+
+    The page needs no script for it: a style sheet shows the answer beside a checked button. Print,
+    a book file and a browser without `:has()` show question, choices and answer as text.
+    """
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+    option_spec: ClassVar = {"choices": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        """Write the question as text, the choices as buttons, and the answer as it is parsed."""
+        choices = [choice.strip() for choice in self.options.get("choices", "").split(";")]
+        if len(choices) < 3 or not all(choices):
+            raise self.error("A prediction needs :choices:, at least three, between semicolons.")
+        self.assert_has_content()
+        group = f"predict-{self.env.new_serialno('predict')}"
+        words, messages = self.parse_inline(self.arguments[0], lineno=self.lineno)
+        box = nodes.container(classes=["predict"])
+        box += nodes.paragraph("", "", nodes.strong("", "Predict first. "), *words)
+        buttons = "".join(
+            f'<label><input type="radio" name="{group}"> {html.escape(choice)}</label>'
+            for choice in choices
+        )
+        box += nodes.raw(
+            "", f"<fieldset><legend>Your guess</legend>{buttons}</fieldset>", format="html"
+        )
+        box += nodes.raw("", f"\\emph{{Choose: {', '.join(choices)}.}}", format="latex")
+        box += nodes.raw("", '<div class="predict-answer" aria-live="polite">', format="html")
+        box += self.parse_content_to_nodes()
+        box += nodes.raw("", "</div>", format="html")
+        return [box, *messages]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     app.add_directive("cost-badge", CostBadge)
     app.add_directive("mermaid", Diagram)
+    app.add_directive("predict", Predict)
     app.connect("source-read", fill_in_repository)
     # After the theme (priority 500) has made its buttons.
     app.connect("html-page-context", point_buttons_at_notebook, priority=900)
