@@ -207,6 +207,17 @@ def test_page_opens_clean(browser: webdriver.Chrome, address: str, page: str, th
     assert not {what: rows for what, rows in found.items() if rows}
 
 
+def test_a_prediction_shows_its_answer_once_a_choice_is_made(
+    browser: webdriver.Chrome, address: str
+) -> None:
+    show(browser, DESKTOP, "light")
+    browser.get(f"{address}/book/decoding.html")
+    shown = "return document.querySelector('.predict-answer').checkVisibility()"
+    assert not browser.execute_script(shown)
+    browser.find_element("css selector", ".predict input").send_keys(" ")  # without a mouse
+    assert browser.execute_script(shown)
+
+
 @functools.cache
 def targets(page: Path) -> tuple[set[str], list[str]]:
     """The anchors of a built page and the addresses that it links to."""
