@@ -60,7 +60,7 @@ import genlib.backend  # before Keras: it keeps TensorFlow's start-up log off th
 ```
 """
 # What `make book` and `make test` install beside genlib: the Makefile names the same extras.
-DEFAULT_EXTRAS = ("cpu", "book", "test", "emoji", "serve", "speed", "llm", "text")
+DEFAULT_EXTRAS = ("cpu", "book", "test", "emoji", "serve", "speed", "llm", "text", "opinion")
 # Chapters that need more than genlib alone: its extras of pyproject.toml.
 EXTRAS = {"caching-and-serving": "serve", "frontier": "speed", "quantization": "speed"}
 # Chapters that need the language model, whose package asks for an engine that we do not need.

@@ -93,13 +93,15 @@ def speed_chapters() -> list[Path]:
 def test_a_chapter_on_speed_asks_for_a_guess_before_it_measures(page: Path) -> None:
     said = page.read_text(encoding="utf-8")
     questions = list(sync.PREDICT.finditer(said))
-    assert questions and len(questions) == said.count("```{predict}")
+    assert questions
+    assert len(questions) == said.count("```{predict}")
     for question in questions:
         assert len(question[2].split(";")) >= 3
         keys = re.findall(r"{glue:text}`([^`]+)`", question[3])
         assert keys, "the answer shows what was measured"
     shown = (ROOT / "notebooks" / f"{page.stem}.ipynb").read_text(encoding="utf-8")
-    assert "{predict}" not in shown and "**Predict first.**" in shown
+    assert "{predict}" not in shown
+    assert "**Predict first.**" in shown
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:

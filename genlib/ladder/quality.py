@@ -14,6 +14,7 @@ import numpy as np
 
 from genlib import bench, metrics, text
 from genlib.data import FashionMNIST, captions, fashion_mnist, scenes
+from genlib.ladder import opinion
 from genlib.models import gan
 from genlib.models.judges import Judge, ScenesJudge
 from genlib.models.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ from genlib.train.heal import TEACHER
 from genlib.train.text_student import Plain
 
 SEED = 9  # of the images and prompts that measure; no model was trained on them
+OPINIONS = 1000  # images of which the second opinion is asked
 TRAIN_IMAGES = 12_000  # among which the nearest neighbour is sought: seconds, not minutes
 Score = list[float]  # value, low, high
 
@@ -72,7 +74,8 @@ def generator_quality(
     Returns:
         For prompts of known and of held-out combinations, with 95 % intervals: how often all five
         attributes are right (`"all"`), each attribute, and their mean; then FID and its floor,
-        and how near the images lie to training images.
+        how near the images lie to training images, and the second opinion of a network of
+        photographs.
     """
     judge = load_scenes_judge()
     measured: dict[str, Any] = {"n": n}
@@ -93,6 +96,8 @@ def generator_quality(
             measured["fid floor"] = _score(report.floor["fid"])
             assert report.neighbours is not None
             measured["closer to training than fresh images"] = _score(report.neighbours.closer)
+            fewer = min(n, OPINIONS)
+            measured["second opinion"] = opinion.compare(real.images[: 2 * fewer], images[:fewer])
     return measured
 
 
@@ -116,12 +121,18 @@ def of(recipe: str, source: str | None = None) -> Callable[[Any], Mapping[str, A
         tokenizer = load_tokenizer()
         options = {k: v for k, v in METHODS[recipe].options.items() if k != "xla"}
 
-        def generate(embedded: np.ndarray) -> np.ndarray:
-            parts = np.array_split(embedded, -(-len(embedded) // 200))
-            grids = [model.sample(part, SEED + i, **options) for i, part in enumerate(parts)]
-            return tokenizer.decode(np.concatenate(grids))
+        def quality(options: Mapping[str, Any]) -> dict[str, Any]:
+            def generate(embedded: np.ndarray) -> np.ndarray:
+                parts = np.array_split(embedded, -(-len(embedded) // 200))
+                grids = [model.sample(part, SEED + i, **options) for i, part in enumerate(parts)]
+                return tokenizer.decode(np.concatenate(grids))
 
-        return {"options": options, **generator_quality(generate)}
+            return generator_quality(generate)
+
+        measured = {"options": options, **quality(options)}
+        if options["guidance"] != 1:  # what training must move: guidance hides it
+            measured["unguided"] = quality({**options, "guidance": 1.0})
+        return measured
 
     return measure
 
