@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from genlib import ladder
+from genlib import bench, ladder
 from genlib.bench.count import Work
 from genlib.data import fashion_mnist
 from genlib.ladder import rungs
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.transformer import TransformerConfig
 
-SLOW = "slow"
+SLOW = "toy: slow"
 
 
 def rung(name, tag, draw):
@@ -46,8 +46,13 @@ def result():
         return rng.integers(0, 256, (len(rows), 28, 28, 1)).astype(np.uint8)
 
     tags = rungs.TAGS
-    made = [(SLOW, tags[0], slow), ("fast", tags[0], real), ("others", tags[2], others)]
-    made.append(("noise", tags[2], noise))
+    made = [
+        (SLOW, tags[0], slow),
+        ("toy: fast", tags[0], real),
+        ("other: again", tags[2], others),
+        ("toy: fast, ONNX", tags[0], real),
+    ]
+    made.append(("toy: noise", tags[2], noise))
     lines = []
     found = ladder.run(
         [rung(*each) for each in made], images=200, processes=False, log=lines.append
@@ -61,13 +66,27 @@ def test_a_result_is_json(result):
 
 
 def test_a_rung_that_does_the_same_faster_is_found(result):
-    assert ladder.fastest(result, SLOW, same=True) == "fast"
-    assert ladder.ratio(result, SLOW, "fast").low > 2
-    assert result["rungs"]["fast"]["ratio"]["16"][0] > 2
+    assert ladder.fastest(result, SLOW, same=True, exported=False) == "toy: fast"
+    assert ladder.ratio(result, SLOW, "toy: fast").low > 2
+    assert result["rungs"]["toy: fast"]["ratio"]["16"][0] > 2
+
+
+def test_another_family_is_no_speed_up():
+    rows = {
+        name: {"like": SLOW, "tag": "", "ratio": {"16": [1.0]}, "against": {SLOW: {"shown": True}}}
+        for name in (SLOW, "toy: fast", "other: faster")
+    }
+    rows["other: faster"]["panel"] = rows["toy: fast"]["panel"] = rows[SLOW]["panel"] = "fashion"
+    seconds = {SLOW: 1.0, "toy: fast": 0.5, "other: faster": 0.1}
+    here = bench.environment()
+    made = {name: bench.Record(name, each, (each,) * 9, 1, here) for name, each in seconds.items()}
+    times = json.loads(bench.Comparison(SLOW, made, here).to_json())
+    result = {"rungs": rows, "times": {"fashion": {"16": times}}}
+    assert ladder.fastest(result, SLOW) == "toy: fast"
 
 
 def test_equal_samples_share_their_quality(result):
-    fast, slow = (result["rungs"][name] for name in ("fast", SLOW))
+    fast, slow = (result["rungs"][name] for name in ("toy: fast", SLOW))
     assert fast["fid"] == slow["fid"]
     assert fast["against"][SLOW] == {
         "fid": [1.0] * 3, "right": [0.0] * 3, "within": True, "shown": True,
@@ -75,26 +94,26 @@ def test_equal_samples_share_their_quality(result):
 
 
 def test_noise_is_outside_of_the_margin_however_fast(result):
-    against = result["rungs"]["noise"]["against"][SLOW]
+    against = result["rungs"]["toy: noise"]["against"][SLOW]
     assert against["fid"][1] > ladder.FID_MARGIN
     assert not against["within"]
-    assert ladder.fastest(result, SLOW) != "noise"
+    assert ladder.fastest(result, SLOW) != "toy: noise"
 
 
 def test_images_of_the_same_kind_stand_near_the_slow_ones(result):
-    low, high = result["rungs"]["others"]["against"][SLOW]["fid"][1:]
+    low, high = result["rungs"]["other: again"]["against"][SLOW]["fid"][1:]
     assert low < 1.2
     assert high > 0.8
 
 
 def test_a_row_counts_the_work(result):
-    row = result["rungs"]["fast"]
+    row = result["rungs"]["toy: fast"]
     assert row["gflop_per_image"] == pytest.approx(1e-6)
     assert 0 < row["share_of_peak"] < 1
 
 
 def test_a_row_is_told_in_one_line(result):
-    line = ladder.row_as_text(result["rungs"]["fast"])
+    line = ladder.row_as_text(result["rungs"]["toy: fast"])
     assert "images/s" in line
     assert "FID" in line
 

@@ -244,21 +244,34 @@ def _against(
     return {**found, "within": bool(within), "shown": bool(shown)}
 
 
-def fastest(result: Mapping[str, Any], slow: str, batch: int = 16, *, same: bool = False) -> str:
+def fastest(
+    result: Mapping[str, Any],
+    slow: str,
+    batch: int = 16,
+    *,
+    same: bool = False,
+    exported: bool = True,
+) -> str:
     """Returns the fastest rung that is shown to be as good as a slow path, from a result of `run`.
+
+    It belongs to the slow path's family, what stands before the colon: another family is another
+    model, and no speed-up of this one.
 
     Args:
         result: with quality.
         slow: the rung to match.
         batch: 1 or 16.
         same: only rungs that draw the same samples as the slow path.
+        exported: rungs that run in another engine than Keras, from an exported file, count too.
     """
-    panel = result["rungs"][slow]["panel"]
+    family, like = slow.partition(":")[0], result["rungs"][slow]["like"]
     good = {}
     for name, row in result["rungs"].items():
-        if row["panel"] != panel or not row["against"][slow]["shown"]:
+        if name.partition(":")[0] != family or not row["against"][like]["shown"]:
             continue
-        if same and not (row["like"] == slow and row["tag"] == TAGS[0]):
+        if same and not (row["like"] == like and row["tag"] == TAGS[0]):
+            continue
+        if not exported and any(engine in name for engine in ("ONNX", "LiteRT")):
             continue
         if str(batch) in row["ratio"]:
             good[name] = ratio(result, slow, name, batch).ratio
