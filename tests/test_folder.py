@@ -110,11 +110,11 @@ def test_a_decompression_bomb_and_a_truncated_file_are_refused(tmp_path, monkeyp
     write(tmp_path, [entry()])
     whole = (tmp_path / "1.png").read_bytes()
     (tmp_path / "1.png").write_bytes(whole[:-25])
-    with pytest.raises(ValueError, match=r"1\.png is not a readable image"):
+    with pytest.raises(ValueError, match=r"'1\.png' is not a readable image"):
         folder(tmp_path)
     (tmp_path / "1.png").write_bytes(whole)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # of 64: Pillow only warns
-    with pytest.raises(ValueError, match=r"1\.png .*bomb"):
+    with pytest.raises(ValueError, match=r"'1\.png' .*bomb"):
         folder(tmp_path)
 
 
@@ -297,41 +297,108 @@ def bad_exif():
     return b"Exif\x00\x00II*\x00" + b"\xff" * 40
 
 
-def png(mode, value, clear=None, bits=8):
-    """One PNG pixel by hand: Pillow does not write colours of 16 bits."""
-    kinds = {"L": 0, "RGB": 2}
-    width = bits // 8
-    row = b"\x00" + b"".join(v.to_bytes(width, "big") for v in value)
+def chunk(name, data, checksum=None):
+    found = zlib.crc32(name + data) if checksum is None else checksum
+    return len(data).to_bytes(4, "big") + name + data + found.to_bytes(4, "big")
 
-    def chunk(name, data):
-        body = name + data
-        return len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
-    head = (1).to_bytes(4, "big") * 2 + bytes([bits, kinds[mode], 0, 0, 0])
-    found = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+def words(*values):
+    return b"".join(value.to_bytes(2, "big") for value in values)
+
+
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # the kinds of PNG
+
+
+def png(kind, bits, row, clear=None, more=b""):
+    """One PNG pixel by hand: Pillow does not write all kinds and depths."""
+    head = (1).to_bytes(4, "big") * 2 + bytes([bits, kind, 0, 0, 0])
+    found = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + more
     if clear is not None:
-        found += chunk(b"tRNS", b"".join(v.to_bytes(2, "big") for v in clear))
-    return found + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+        found += chunk(b"tRNS", clear)
+    return found + chunk(b"IDAT", zlib.compress(b"\x00" + row)) + chunk(b"IEND", b"")
+
+
+def grey(bits, value):
+    """A row of one grey pixel: below 8 bits, it stands in the upper bits of its byte."""
+    return bytes([value << 8 - bits]) if bits <= 8 else words(value)
+
+
+WHITE = (255, 255, 255)
+GREYS = [(1, 0), (1, 1), (2, 1), (2, 2), (4, 1), (4, 7), (4, 14), (8, 7), (16, 0x0700)]
+THREE = chunk(b"PLTE", bytes([9, 9, 9, 1, 2, 3]))  # two colours
+
+
+@pytest.mark.parametrize(("bits", "value"), GREYS)
+def test_a_clear_grey_of_every_depth_is_white_and_no_other(bits, value):
+    shade = round(value * 255 / (2**bits - 1))
+    for clear, level in ((None, shade), (value, 255), (value ^ 1, shade)):
+        file = png(GREY, bits, grey(bits, value), clear if clear is None else words(clear))
+        assert square(Image.open(io.BytesIO(file)), 1).tolist() == [[[level] * 3]], clear
 
 
 @pytest.mark.parametrize(
-    ("mode", "value", "clear", "bits", "pixel"),
+    ("file", "pixel"),
     [
-        ("L", (7,), None, 8, (7, 7, 7)),
-        ("L", (7,), (7,), 8, (255, 255, 255)),
-        ("L", (7,), (8,), 8, (7, 7, 7)),
-        ("L", (0x0700,), (0x0700,), 16, (255, 255, 255)),
-        ("L", (0x0700,), (0x0701,), 16, (7, 7, 7)),
-        ("L", (0xFFFF,), None, 16, (255, 255, 255)),
-        ("RGB", (1, 2, 3), (1, 2, 3), 8, (255, 255, 255)),
-        ("RGB", (1, 2, 3), (3, 2, 1), 8, (1, 2, 3)),
-        ("RGB", (0x0102, 0x0203, 0x0304), (0x0102, 0x0203, 0x0304), 16, (255, 255, 255)),
-        ("RGB", (0x0102, 0x0203, 0x0304), (0xFF00, 0, 0), 16, (1, 2, 3)),
+        (png(RGB, 8, bytes([1, 2, 3])), (1, 2, 3)),
+        (png(RGB, 8, bytes([1, 2, 3]), words(1, 2, 3)), WHITE),
+        (png(RGB, 8, bytes([1, 2, 3]), words(3, 2, 1)), (1, 2, 3)),
+        (png(RGB, 16, words(0x100, 0x200, 0x300)), (1, 2, 3)),
+        (png(RGB, 16, words(0x100, 0x200, 0x300), words(0x100, 0x200, 0x300)), WHITE),
+        (png(RGB, 16, words(0x100, 0x200, 0x300), words(1, 2, 3)), (1, 2, 3)),
+        (png(RGB, 16, words(1, 2, 3), words(1, 2, 3)), WHITE),
+        *[(png(PALETTE, b, grey(b, 1), None, THREE), (1, 2, 3)) for b in (1, 2, 4, 8)],
+        *[(png(PALETTE, b, grey(b, 1), bytes([255, 0]), THREE), WHITE) for b in (1, 2, 4, 8)],
+        (png(PALETTE, 8, b"\x00", bytes([255, 0]), THREE), (9, 9, 9)),
+        (png(PALETTE, 8, b"\x01", bytes([0, 128]), THREE), (128, 128, 129)),
+        (png(GREY_ALPHA, 8, bytes([7, 0])), WHITE),
+        (png(GREY_ALPHA, 8, bytes([0, 128])), (127, 127, 127)),
+        (png(GREY_ALPHA, 16, words(0x0700, 0)), WHITE),
+        (png(GREY_ALPHA, 16, words(0, 0x8000)), (127, 127, 127)),
+        (png(RGB_ALPHA, 8, bytes([1, 2, 3, 0])), WHITE),
+        (png(RGB_ALPHA, 16, words(0x100, 0x200, 0x300, 0xFFFF)), (1, 2, 3)),
+        (png(RGB_ALPHA, 16, words(0, 0, 0, 0x8000)), (127, 127, 127)),
     ],
 )
-def test_transparency_of_every_depth_is_white(mode, value, clear, bits, pixel):
-    image = Image.open(io.BytesIO(png(mode, value, clear, bits)))
-    assert tuple(square(image, 1)[0, 0]) == pixel
+def test_transparency_of_every_kind_and_depth_of_png_is_white(file, pixel):
+    assert tuple(square(Image.open(io.BytesIO(file)), 1)[0, 0]) == pixel
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "pixel"),
+    [
+        ("1", 1, WHITE),
+        ("1", 0, (0, 0, 0)),
+        ("L", 7, (7, 7, 7)),
+        ("P", 0, (0, 0, 0)),
+        ("RGB", (1, 2, 3), (1, 2, 3)),
+        ("RGBX", (1, 2, 3, 0), (1, 2, 3)),
+        ("RGBA", (1, 2, 3, 0), WHITE),
+        ("RGBA", (0, 0, 0, 128), (127, 127, 127)),
+        ("RGBa", (0, 0, 0, 0), WHITE),
+        ("RGBa", (0, 0, 0, 128), (127, 127, 127)),
+        ("LA", (7, 0), WHITE),
+        ("LA", (0, 128), (127, 127, 127)),
+        ("La", (0, 0), WHITE),
+        ("La", (0, 128), (127, 127, 127)),
+        ("PA", (0, 0), WHITE),
+        ("CMYK", (0, 255, 255, 0), RED),
+        ("YCbCr", (7, 128, 128), (7, 7, 7)),
+        ("HSV", (0, 255, 255), RED),
+        ("I", 0x0700, (7, 7, 7)),
+        ("I", 65535, WHITE),
+        ("I;16", 0x0700, (7, 7, 7)),
+        ("I;16B", 0x0700, (7, 7, 7)),
+        ("I;16L", 0x0700, (7, 7, 7)),
+    ],
+)
+def test_every_mode_has_its_pixel(mode, value, pixel):
+    assert tuple(square(Image.new(mode, (2, 2), value), 1)[0, 0]) == pixel
+
+
+@pytest.mark.parametrize("value", [-1, 65536, 2**31 - 1])
+def test_whole_numbers_of_unknown_range_are_refused(value):
+    with pytest.raises(ValueError, match=f"{value} to {value}, of unknown range"):
+        square(Image.new("I", (2, 2), value), 1)
 
 
 def write_one(tmp_path, file, name):
@@ -344,28 +411,173 @@ def write_one(tmp_path, file, name):
 
 @pytest.mark.parametrize(
     ("on_disk", "in_line"),
-    [(" 1.png", " 1.png"), ("夕阳 海.png", "夕阳 海.png"), ("e\u0301.png", "\u00e9.png")],
+    [
+        (" 1.png", " 1.png"),
+        ("1.png ", "1.png "),
+        ("夕阳 海.png", "夕阳 海.png"),
+        ("e\u0301.png", "\u00e9.png"),
+        ("\u00e9.png", "e\u0301.png"),
+        ("e\u0301 \u00e9/u\u0308.png", "\u00e9 e\u0301/\u00fc.png"),
+    ],
 )
 def test_names_with_spaces_and_other_unicode_forms_are_found(tmp_path, on_disk, in_line):
     write_one(tmp_path, tmp_path / on_disk, in_line)
     assert folder(tmp_path, 2).images[0, 0, 0].tolist() == [9, 8, 7]
 
 
-def test_a_snapshot_in_the_cache_of_a_hub_is_read(tmp_path):
+@pytest.mark.parametrize(
+    ("on_disk", "in_line", "message"),
+    [
+        (" 1.png", "1.png", "no file '1.png' in the folder; it has ' 1.png': write the name"),
+        ("1.png", "1.png ", "no file '1.png ' in the folder; it has '1.png': write the name"),
+        ("a.PNG", "a.png", "it has 'a.PNG'"),
+        ("\uff11.png", "1.png", "no file '1.png' in the folder; it has '\uff11.png'"),
+    ],
+)
+def test_a_name_that_is_missed_by_little_is_told(tmp_path, on_disk, in_line, message):
+    write_one(tmp_path, tmp_path / on_disk, in_line)
+    with pytest.raises(ValueError, match="line 1") as error:
+        folder(tmp_path, 2)
+    assert message in str(error.value)
+
+
+def test_names_that_look_alike_are_told_apart_by_their_form_and_escapes(tmp_path):
+    composed, decomposed, mixed = "\u00e9\u00e9.png", "e\u0301e\u0301.png", "\u00e9e\u0301.png"
+    for name in (composed, decomposed):
+        write_one(tmp_path, tmp_path / name, mixed)
+    with pytest.raises(ValueError, match="no file") as error:
+        folder(tmp_path, 2)
+    for told in (
+        r"(neither NFC nor NFD: '\xe9e\u0301.png')",
+        r"(NFC: '\xe9\xe9.png')",
+        r"(NFD: 'e\u0301e\u0301.png')",
+    ):
+        assert told in str(error.value)
+
+
+@pytest.mark.parametrize("here", [".", "./", "../inner"])
+def test_the_folder_that_one_is_in_is_read(tmp_path, monkeypatch, here):
+    write(tmp_path / "inner", [entry()])
+    monkeypatch.chdir(tmp_path / "inner")
+    assert len(folder(here, 2)) == 1
+
+
+def snapshot_of(tmp_path, files=("1.png",)):
+    """A folder as a hub's cache has it: a snapshot of links into blobs, equal ones kept once."""
     snapshot, blobs = tmp_path / "datasets--a--b/snapshots/0f", tmp_path / "datasets--a--b/blobs"
-    write_one(snapshot, blobs / "77aa", "1.png")
-    (snapshot / "1.png").symlink_to("../../blobs/77aa")
-    assert len(folder(snapshot)) == 1
+    for name in files:
+        write_one(snapshot, blobs / "77aa", name)
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).symlink_to(blobs / "77aa")
+    lines = [json.dumps(entry(name)) for name in files]
+    (blobs / "88bb").write_text("\n".join(lines))
+    (snapshot / "metadata.jsonl").unlink()
+    (snapshot / "metadata.jsonl").symlink_to(blobs / "88bb")
+    return snapshot
+
+
+def test_a_snapshot_in_the_cache_of_a_hub_is_read_by_any_way_to_it(tmp_path, monkeypatch):
+    snapshot = snapshot_of(tmp_path, ("1.png", "train/2.png"))  # two names of one blob
+    assert folder(snapshot, 2).names == ("1.png", "train/2.png")
+    (tmp_path / "mine").symlink_to(snapshot)
+    assert len(folder(tmp_path / "mine", 2)) == 2
+    monkeypatch.chdir(snapshot)
+    assert len(folder(".", 2)) == 2
+
+
+def test_a_link_out_of_a_snapshot_and_its_blobs_is_refused(tmp_path):
+    snapshot = snapshot_of(tmp_path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (snapshot / "1.png").unlink()
     (snapshot / "1.png").symlink_to(tmp_path / "secret.png")
-    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     with pytest.raises(ValueError, match="lies outside"):
         folder(snapshot)
 
 
+def test_blobs_that_lead_out_of_their_repository_are_no_blobs(tmp_path):
+    snapshot = snapshot_of(tmp_path)
+    (snapshot / "../../blobs").rename(tmp_path / "elsewhere")
+    (snapshot / "../../blobs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="lies outside"):
+        folder(snapshot)
+
+
+def read_bytes(tmp_path, data, name):
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(entry(name)))
+    return folder(tmp_path, 2).images[0, 0, 0].astype(int)
+
+
+ORANGE = (200, 100, 50)
+UPSIDE_DOWN = (
+    b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x03\x00\x00\x00" + bytes(4)
+)
+PACKED = zlib.compress(bytes(3 * 10**6))  # unpacks to more than Pillow allows a text
+
+
 def test_damaged_exif_does_not_spoil_a_good_image(tmp_path):
-    file = tmp_path / "1.jpg"
-    Image.new("RGB", (8, 8), (200, 100, 50)).save(file, exif=bad_exif())
-    line = json.dumps({"file_name": "1.jpg", "text": "orange"})
-    (tmp_path / "metadata.jsonl").write_text(line)
-    assert abs(int(folder(tmp_path, 2).images[0, 0, 0, 0]) - 200) < 6
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), ORANGE).save(file, "JPEG", exif=bad_exif())
+    assert np.abs(read_bytes(tmp_path, file.getvalue(), "1.jpg") - ORANGE).max() < 6
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *[chunk(name, b"abc\x00\x00xyz", 0) for name in (b"iCCP", b"eXIf", b"tEXt", b"tIME")],
+        *[chunk(name, b"a") for name in (b"iCCP", b"eXIf", b"pHYs", b"gAMA", b"cHRM", b"acTL")],
+        *[chunk(name, b"") for name in (b"iCCP", b"eXIf", b"sRGB", b"fcTL")],
+        *[chunk(name, b"a\x00\x00" + PACKED) for name in (b"iCCP", b"zTXt")],
+        chunk(b"iCCP", b"a\x00\x07"),
+    ],
+)
+def test_damage_beside_the_pixels_of_a_png_does_not_matter(tmp_path, damaged):
+    data = png(RGB, 8, bytes(ORANGE), None, damaged)
+    assert (read_bytes(tmp_path, data, "1.png") == ORANGE).all()
+    clear = png(RGB, 8, bytes(ORANGE), words(*ORANGE), damaged)
+    assert (read_bytes(tmp_path, clear, "1.png") == 255).all()  # transparency stays
+
+
+@pytest.mark.parametrize(
+    ("marker", "damaged"),
+    [
+        (0xE2, b"ICC_PROFILE\x00"),
+        (0xE2, b"ICC_PROFILE\x00\x01"),
+        (0xE2, b"ICC_PROFILE\x00\x01\x01abc"),
+        (0xE2, b"MPF\x00II*\x00\x08\x00\x00\x00" + b"\xff" * 30),
+        (0xE1, bad_exif()),
+        (0xE0, b"JFIF\x00"),
+        (0xED, b"Photoshop 3.0\x008BIM\x04\x04\xff\xff"),
+        (0xEE, b"Adobe"),
+    ],
+)
+def test_damage_beside_the_pixels_of_a_jpeg_does_not_matter(tmp_path, marker, damaged):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), ORANGE).save(file, "JPEG")
+    segment = bytes([0xFF, marker]) + words(len(damaged) + 2) + damaged
+    data = file.getvalue()[:2] + segment + file.getvalue()[2:]
+    assert np.abs(read_bytes(tmp_path, data, "1.jpg") - ORANGE).max() < 6
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_damaged_profile_does_not_lose_the_orientation(tmp_path, format):
+    image = Image.new("RGB", (16, 16), RED)
+    image.paste(BLUE, (0, 0, 16, 8))
+    file = io.BytesIO()
+    image.save(file, format, exif=b"Exif\x00\x00" + UPSIDE_DOWN)
+    data = file.getvalue()
+    if format == "PNG":
+        data = data[:33] + chunk(b"iCCP", b"a") + data[33:]
+    else:
+        data = data[:2] + b"\xff\xe2" + words(14) + b"ICC_PROFILE\x00" + data[2:]
+    assert read_bytes(tmp_path, data, "1.png")[0] > 200  # red is above
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_damaged_pixels_are_refused_whatever_stands_beside_them(tmp_path, format, cut):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, format)
+    with pytest.raises(ValueError, match="not a readable image"):
+        read_bytes(tmp_path, file.getvalue()[: int(cut * len(file.getvalue()))], "1.png")

@@ -7,6 +7,7 @@ in the other: `{"file_name": "cats/1.png", "text": "a cat asleep on a sill"}`.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import unicodedata
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from genlib.data.metadata import without_metadata
 
 METADATA = "metadata.jsonl"
 _SHOWN = 5  # problems that one error lists
@@ -49,6 +52,7 @@ def folder(path: str | Path, size: int = 64) -> Captioned:
 
     A file may be a link within the folder, or, as in the cache of a hub, into the `blobs` that
     belong to its snapshot. A name that is spelt in another Unicode form than its file is found.
+    Damage beside the pixels, such as a broken colour profile, does not matter.
 
     Args:
         path: the folder. Files in its subfolders are named with their path, `cats/1.png`.
@@ -89,7 +93,7 @@ def folder(path: str | Path, size: int = 64) -> Captioned:
             name, text = _parse(line)
             file = _inside(metadata.parent, name)
             if (first := first_lines.setdefault(file, number)) != number:
-                raise ValueError(f"{name!r} stands in line {first} already")
+                raise ValueError(f"{_shown(name)} stands in line {first} already")
             images.append(_read(file, size))
         except ValueError as error:
             problems.append(f"line {number}: {error}")
@@ -110,33 +114,44 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     """Turns any Pillow image into a square of RGB pixels.
 
     Args:
-        image: of any mode: 16-bit grey is scaled to 8 bits, transparency laid over white.
+        image: of any mode: 16-bit grey is scaled to 8 bits, transparency laid over white. Which
+            colours of 16 bits are transparent is told by their upper 8.
         size: height and width of the result, pixels.
 
     Returns:
         uint8 `(size, size, 3)`: the central square, resized with antialiasing.
 
     Raises:
-        ValueError: if the pixels are floats, whose range no file states.
+        ValueError: if the pixels are floats, or whole numbers outside of 0..65535, whose range no
+            file states.
 
     Example:
         >>> square(Image.new("L", (30, 20), 7), 2).tolist()[0]
         [[7, 7, 7], [7, 7, 7]]
     """
+    tiles = getattr(image, "tile", None)
+    packing = tiles[0].args if tiles else None  # load() forgets it
     image.load()  # so that what is wrong with the pixels is not taken for wrong metadata
+    clear = image.info.get("transparency")  # of PNG: one grey level or colour, in the file's depth
+    if isinstance(clear, int) and packing in ("L;2", "L;4"):  # Pillow has scaled the pixels alone
+        image.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[packing]
+    elif isinstance(clear, tuple) and packing == "RGB;16B":  # Pillow has cut the pixels to 8 bits
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged EXIF in a good image: it stays as it lies
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("its pixels are floats of unknown range; save it with 8 or 16 bits")
-    clear = image.info.get("transparency")  # of PNG: one grey level or colour, in the file's depth
     if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255, not scale them
-        wide = np.clip(np.asarray(image, np.int64), 0, 65535)
+        wide = np.asarray(image, np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            found = f"{wide.min()} to {wide.max()}"
+            raise ValueError(f"its pixels are {found}, of unknown range; save it with 16 bits")
         grey = np.rint(wide / 257).astype(np.uint8)
         opaque = np.where(wide == clear, 0, 255) if isinstance(clear, int) else 255 + 0 * wide
         image = Image.fromarray(np.stack([grey, opaque.astype(np.uint8)], -1), "LA")
-    elif isinstance(clear, tuple) and max(clear) > 255:  # Pillow has cut the colours to 8 bits
-        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    elif image.mode == "La":  # the one mode that Pillow does not turn into RGBA
+        image = image.convert("LA")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
@@ -162,29 +177,55 @@ def _parse(line: bytes) -> tuple[str, str]:
 
 
 def _inside(parent: Path, name: str) -> Path:
-    """Returns the file of that name, if it is one and lies in the folder or in its hub's cache."""
+    """Returns the path of that name, if it lies in the folder or leads into its hub's cache."""
+    parent = parent.absolute()
     try:
-        file = _spelt(parent, name).resolve()
-        found = file.is_file()
-    except (OSError, ValueError) as error:  # a null byte, a name too long, a ring of links
-        raise ValueError(f"{name!r:.80} is no file name ({error})") from error
-    within = [parent.resolve(), *_blobs(parent.absolute())]
-    named_inside = os.path.normpath(parent / name).startswith(os.path.normpath(parent) + os.sep)
-    if not named_inside or not any(file.is_relative_to(place) for place in within):
-        raise ValueError(f"{name!r} lies outside of the folder")
+        file = _spelt(parent, name)
+        target = file.resolve()
+        found = target.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte, too long, a ring of links
+        raise ValueError(f"{_shown(name, 80)} is no file name ({error})") from error
+    within = [parent.resolve(), *_blobs(parent), *_blobs(parent.resolve())]
+    named = Path(os.path.normpath(file))
+    named_inside = named != parent and named.is_relative_to(os.path.normpath(parent))
+    if not named_inside or not any(target.is_relative_to(place) for place in within):
+        raise ValueError(f"{_shown(name)} lies outside of the folder")
     if not found:
-        raise ValueError(f"no file {name!r} in the folder")
-    return file
+        raise ValueError(f"no file {_shown(name)} in the folder{_alike(file)}")
+    return named
 
 
 def _spelt(parent: Path, name: str) -> Path:
-    """Returns the path of a name, or of the one file that is spelt so in another Unicode form."""
-    file = parent / name
-    if file.exists() or name.isascii() or not file.parent.is_dir():
-        return file
-    form = unicodedata.normalize("NFC", file.name)
-    same = [f for f in file.parent.iterdir() if unicodedata.normalize("NFC", f.name) == form]
-    return same[0] if len(same) == 1 else file
+    """Returns the path of a name, each part of it as the one file spelt so in any Unicode form."""
+    path = parent
+    for part in Path(name).parts:
+        file = path / part
+        if not part.isascii() and not file.exists() and path.is_dir():
+            form = unicodedata.normalize("NFC", part)
+            same = [f for f in path.iterdir() if unicodedata.normalize("NFC", f.name) == form]
+            file = same[0] if len(same) == 1 else file
+        path = file
+    return path
+
+
+def _alike(file: Path) -> str:
+    """Tells of files that are missed easily: they differ in spaces, case or Unicode form only."""
+
+    def key(name: str) -> str:
+        return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+    there = file.parent.iterdir() if file.parent.is_dir() else ()
+    found = sorted(_shown(f.name) for f in there if key(f.name) == key(file.name))
+    return f"; it has {' and '.join(found[:2])}: write the name as it is there" if found else ""
+
+
+def _shown(name: str, most: int = 1000) -> str:
+    """Returns a name in quotation marks; if it may look like another one, also as escapes."""
+    text = repr(name)
+    forms = [form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, name)]
+    if not name.isascii() and len(forms) < 2:
+        text += f" ({' '.join(forms) or 'neither NFC nor NFD'}: {name!a})"
+    return text[:most]
 
 
 def _blobs(folder: Path) -> list[Path]:
@@ -194,7 +235,9 @@ def _blobs(folder: Path) -> list[Path]:
     """
     for place in (folder, *folder.parents):
         if place.parent.name == "snapshots":
-            return [(place.parent.parent / "blobs").resolve()]
+            repository = place.parent.parent.resolve()
+            blobs = (repository / "blobs").resolve()
+            return [blobs] if blobs.is_relative_to(repository) else []
     return []
 
 
@@ -204,7 +247,13 @@ def _read(file: Path, size: int) -> np.ndarray:
             warnings.simplefilter("ignore")  # of metadata: what it can, Pillow reads all the same
             # A small file can unpack to gigabytes: Pillow's warning is the limit here.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                return square(image, size)
+            try:
+                with Image.open(file) as image:
+                    return square(image, size)
+            except Exception:
+                bare = without_metadata(file.read_bytes())
+                with contextlib.suppress(Exception), Image.open(io.BytesIO(bare)) as image:
+                    return square(image, size)
+                raise
     except Exception as error:  # a damaged file makes decoders raise nearly anything
-        raise ValueError(f"{file.name} is not a readable image ({error})") from error
+        raise ValueError(f"{_shown(file.name)} is not a readable image ({error})") from error
