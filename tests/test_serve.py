@@ -3,11 +3,15 @@
 import asyncio
 import base64
 import contextlib
+import importlib.util
 import io
+import json
+import logging
 import socket
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +31,11 @@ from genlib.models.image_gpt import ImageGPT
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 from genlib.serve import app as server
+from genlib.serve import limits
 from genlib.serve.batching import Batcher, Overloaded, round_up
 from genlib.serve.load import alone, offer, serving
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def squares(items):
@@ -609,6 +616,206 @@ def test_connections_send_at_once():
         listening.accept()[0] as accepted,
     ):
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# ---------------------------------------------------------------- connections
+
+
+@contextlib.contextmanager
+def limited(**limits):
+    """A server in this process with the limits of `genlib serve`, and an application that waits."""
+
+    async def answer(request):
+        body = await server._body(request)
+        await asyncio.sleep(0.01)
+        return Response(b"x" * int(body or 1))
+
+    application = Starlette(
+        routes=[Route("/generate", answer, methods=["POST"])],
+        exception_handlers={server.HTTPException: server._refuse},
+    )
+    application.router.redirect_slashes = False
+    http = type("Limited", (server.Protocol,), limits)
+    config = uvicorn.Config(application, http=http, ws="none", log_level="error", backlog=8)
+    running = uvicorn.Server(config)
+    with server.listen("127.0.0.1", 0) as listening:
+        address = listening.getsockname()
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield address
+        finally:
+            running.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Deadlines that a test can wait for."""
+    for name, seconds in (("RECEIPT", 0.3), ("IDLE", 0.6)):
+        monkeypatch.setattr(limits, name, seconds)
+
+
+def talk(address, *parts, pause=0.0, patience=20.0):
+    """Sends parts, and returns all that comes until the other side hangs up."""
+    with socket.create_connection(address, timeout=patience) as connection:
+        for part in parts:
+            try:
+                connection.sendall(part)
+            except OSError:
+                break
+            time.sleep(pause)
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while more := connection.recv(65_536):
+                found += more
+        return found
+
+
+def refusal(answer):
+    """Returns the status of an answer that is JSON with a sentence."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/json" in head
+    assert json.loads(body)["error"].endswith(".")
+    return int(head.split()[1])
+
+
+WHOLE = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n10"
+BYTES = [WHOLE[i : i + 1] for i in range(len(WHOLE))]
+
+
+@pytest.mark.parametrize(
+    ("parts", "pause"),
+    [
+        ([WHOLE[:30]], 0),
+        ([WHOLE[:-1]], 0),
+        (BYTES, 0.05),
+        ([WHOLE[:-2], *[b""] * 20], 0.05),
+        ([b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"], 0),
+    ],
+)
+def test_a_request_that_comes_by_halves_gets_408_in_time(soon, parts, pause):
+    with limited() as address:
+        start = time.perf_counter()
+        assert refusal(talk(address, *parts, pause=pause)) == 408
+        assert time.perf_counter() - start < 5
+
+
+def test_a_silent_connection_is_closed(soon):
+    with limited() as address:
+        assert talk(address) == b""
+
+
+def test_a_connection_that_is_kept_gets_a_new_clock_for_each_request(soon):
+    with limited() as address, socket.create_connection(address, timeout=20) as connection:
+        for _ in range(6):  # together longer than any deadline
+            connection.sendall(WHOLE)
+            assert b"200 OK" in connection.recv(65_536)
+            time.sleep(0.25)
+
+
+def test_what_is_no_http_and_where_nothing_is_are_refused_with_a_sentence(soon):
+    with limited() as address:
+        for data, status in (
+            (b"\x16\x03\x01\x02\x00 hello\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),  # no host
+            (b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000, 400),
+            (
+                WHOLE[:-2].replace(b"Content-Length: 2", b"Transfer-Encoding: chunked") + b"zz\r\n",
+                400,
+            ),
+            (WHOLE[:-2].replace(b"Length: 2", b"Length: 9000000") + b"x" * 10**6, 413),
+            (b"POST /generate/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+            (b"BREW /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405),
+        ):
+            assert refusal(talk(address, data)) == status, data[:60]
+
+
+def test_one_connection_too_many_is_refused_and_the_others_are_served():
+    with limited(most=3) as address, contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(3)]
+        for connection in kept:
+            connection.sendall(WHOLE)
+            assert b"200 OK" in connection.recv(65_536)
+        for _ in range(50):
+            answer = talk(address, WHOLE)
+            assert refusal(answer) == 503
+            assert b"Retry-After: 1" in answer
+        kept[0].sendall(WHOLE)
+        assert b"200 OK" in kept[0].recv(65_536)
+        kept[0].close()
+        time.sleep(0.2)
+        assert b"200 OK" in talk(address, WHOLE.replace(b"Host", b"Connection: close\r\nHost"))
+
+
+@pytest.mark.parametrize("size", [b"60000", b"20000000"])  # less and more than is held for it
+def test_an_answer_that_nobody_reads_is_given_up(soon, size):
+    asked = WHOLE[:-2].replace(b"Length: 2", b"Length: %d" % len(size)) + size
+    with limited(most=1, answer=0.5) as address, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        deaf.connect(address)
+        deaf.sendall(asked)
+        for _ in range(100):
+            time.sleep(0.1)
+            if b"200 OK" in talk(address, WHOLE.replace(b"Host", b"Connection: close\r\nHost")):
+                return
+    pytest.fail("the connection is kept")
+
+
+def test_a_server_ends_with_half_sent_requests_and_readers_that_do_not_read(soon):
+    with limited(answer=1.0) as address, contextlib.ExitStack() as stack:
+        for data in (WHOLE[:30], WHOLE[:-1], WHOLE.replace(b"h: 2", b"h: 8")[:-2] + b"20000000"):
+            connection = stack.enter_context(socket.create_connection(address, 20))
+            connection.sendall(data)
+        time.sleep(0.1)
+        start = time.perf_counter()
+    assert time.perf_counter() - start < 10
+
+
+def test_there_is_room_for_as_many_connections_as_the_process_may_open(monkeypatch):
+    resource = pytest.importorskip("resource")
+    opened = limits.psutil.Process().num_fds()
+    for left, expected in ((2000, (256, 128)), (64, (256, 8)), (5, (256, 1))):
+        allowed = (opened + limits.KEPT + left, -1)
+        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: allowed)
+        connections, at_once = limits.room(256)
+        assert (connections, at_once) == (min(expected[0], left - 4 * at_once), expected[1])
+        assert connections + 4 * at_once <= left
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (opened, opened))
+    with pytest.raises(OSError, match="ulimit -n 1024"):
+        limits.room(256)
+    with pytest.raises(ValueError, match="max_connections = 0"):
+        limits.room(0)
+
+
+def test_a_log_holds_few_records_of_a_minute_and_tells_how_many_it_left_out(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    few = limits.FewRecords(most=3)
+
+    def record():
+        return logging.LogRecord("x", logging.ERROR, "x", 1, "no %s", ("socket",), None)
+
+    assert [few.filter(record()) for _ in range(10)] == [True] * 3 + [False] * 7
+    now[0] = 61.0
+    last = record()
+    assert few.filter(last)
+    assert last.getMessage() == "no socket (7 records before it were left out)"
+
+
+def test_ten_seconds_among_bad_clients_lose_nothing():
+    """The whole server, as `genlib serve` starts it, stopped with half a request at the end."""
+    spec = importlib.util.spec_from_file_location("soak", ROOT / "benchmarks" / "soak.py")
+    soak = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(soak)
+    result = soak.soak(10.0)
+    assert soak.faults(result) == []
+    assert result["valid"]["counts"]["200"] > 0
+    assert result["server"]["accepted"] >= result["valid"]["counts"]["200"]
+    assert all(result["bad"].values())  # each kind was there
+    lost = {**result, "server": {**result["server"], "lost": 1}, "stopped in": 99.0}
+    assert len(soak.faults(lost)) == 2
 
 
 # ---------------------------------------------------------------- under load

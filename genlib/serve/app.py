@@ -14,6 +14,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import math
 import reprlib
 import socket
@@ -36,10 +37,11 @@ from genlib.models.tokenizer import GRID
 from genlib.pretrained import DEFAULT, load, load_tokenizer, method_options
 from genlib.serve.batching import Batcher, Overloaded, round_up
 from genlib.serve.cache import ExactCache
+from genlib.serve.limits import IDLE, READING, RECEIPT, FewRecords, Protocol, room
 
 BODY = 16_384  # bytes that a request may have
-RECEIPT = 5.0  # s in which all of them must come
 GONE = 499  # nobody reads it; nginx writes this number into its log
+FEW = FewRecords()
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,12 @@ def app(
         store = ExactCache(limit_bytes=cache_bytes, size=lambda made: sum(len(p.png) for p in made))
     limits = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
     batcher = Batcher(renderer, timeout=timeout, **limits)  # type: ignore[arg-type]
-    ready = asyncio.Event()
+    ready, leaving = asyncio.Event(), asyncio.Event()
 
     def warm_up() -> None:
         for size in sorted({round_up(n, max_batch) for n in range(1, max_batch + 1)}):
+            if leaving.is_set():
+                break
             renderer([(Job("a sunset"), 0)] * size)
 
     @contextlib.asynccontextmanager
@@ -161,6 +165,7 @@ def app(
             async with batcher:
                 yield
         finally:
+            leaving.set()
             await asyncio.wait({warming})
 
     async def generate(request: Request) -> Response:
@@ -204,6 +209,7 @@ def app(
         },
         lifespan=lifespan,
     )
+    application.router.redirect_slashes = False  # a redirect would be an answer without a sentence
     application.state.failure, application.state.stop = None, lambda: None
     return application
 
@@ -327,32 +333,47 @@ async def _left(request: Request) -> None:
         pass
 
 
-def run(host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
+def run(
+    host: str = "127.0.0.1", port: int = 8000, *, max_connections: int = 256, **options: Any
+) -> None:
     """Serves until it is interrupted; what was accepted is finished first.
 
     The first line that it prints is its address, so that `port=0`, any free one, can be used.
+    A request must come within `limits.RECEIPT` seconds, and its answer be read within
+    `limits.READING`; a connection may be idle for `limits.IDLE`. The log holds at most 20 records
+    of a minute.
 
     Args:
         host: the address to listen at; this machine's own unless given.
         port: 0 takes a free one.
+        max_connections: at once, or fewer where the process may not open so many files; one more
+            is refused with 503.
         **options: see `app`.
 
     Raises:
-        OSError: if the address cannot be had.
+        OSError: if the address cannot be had, or the process may open too few files.
         WarmUpError: if the first images fail.
         ValueError: see `app`.
     """
     application = app(**options)
+    for name in ("asyncio", "uvicorn.error"):
+        logging.getLogger(name).addFilter(FEW)
     with listen(host, port) as listening:
         at = f"[{host}]" if ":" in host else host
         print(f"http://{at}:{listening.getsockname()[1]}", flush=True)
-        patience = math.ceil(min(options.get("timeout", 30.0), 3600.0))  # nothing takes longer
+        timeout = min(options.get("timeout", 30.0), 3600.0)
+        connections, at_once = room(max_connections)
+        limits = {"most": connections, "answer": timeout + READING}
         server = uvicorn.Server(
             uvicorn.Config(
                 application,
+                http=type("Limited", (Protocol,), limits),
+                ws="none",
                 log_level="warning",
                 access_log=False,
-                timeout_graceful_shutdown=patience,
+                backlog=at_once,
+                timeout_keep_alive=math.ceil(IDLE),
+                timeout_graceful_shutdown=math.ceil(RECEIPT + timeout) + 1,  # nothing takes longer
             )
         )
         application.state.stop = lambda: setattr(server, "should_exit", True)
@@ -362,6 +383,13 @@ def run(host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
         raise WarmUpError(
             f"The first images failed, so the server does not start: {reason}"
         ) from failure
+
+
+class _Listening(socket.socket):
+    """A socket whose queue is longer than what asyncio accepts at a time, which is one number."""
+
+    def listen(self, backlog: int = 0, /) -> None:
+        super().listen(128)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -374,6 +402,6 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: if the port is taken, or may not be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family)
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
-    return listening
+    made = socket.create_server((host, port), family=family)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    return _Listening(fileno=made.detach())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import httpx
 import numpy as np
+import psutil
 
 from genlib.data import captions, scenes
 
@@ -124,7 +126,7 @@ def offer(
 async def _send(
     url: str, due: np.ndarray, bodies: Sequence[dict[str, object]], timeout: float
 ) -> list[tuple[float, int]]:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=50, keepalive_expiry=2.0)
     async with httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False) as client:
         start = time.perf_counter()
 
@@ -160,12 +162,28 @@ def alone(url: str, n: int = 40, warmup: int = 3) -> np.ndarray:
     return np.array(spent[warmup:])
 
 
-@contextlib.contextmanager
-def serving(*arguments: str, patience: float = 300.0) -> Iterator[str]:
-    """Runs a server in a process of its own, and stops it at the end, whatever happens.
+@dataclass(frozen=True)
+class Server:
+    """A server in a process of its own, while it runs."""
 
-        with serving("--max-batch", "1") as url:
-            load = offer(url, rate=5, seconds=10)
+    url: str
+    process: subprocess.Popen[str]
+    log: IO[str]
+
+    @property
+    def memory(self) -> int:
+        """What it holds of the machine's memory, bytes."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    @property
+    def log_bytes(self) -> int:
+        """How much it has written into its log."""
+        return os.fstat(self.log.fileno()).st_size
+
+
+@contextlib.contextmanager
+def started(*arguments: str, patience: float = 300.0) -> Iterator[Server]:
+    """Runs a server in a process of its own, and stops it at the end, whatever happens.
 
     Args:
         *arguments: of `genlib serve`; it takes a free port unless told otherwise.
@@ -188,10 +206,21 @@ def serving(*arguments: str, patience: float = 300.0) -> Iterator[str]:
                     f"{' '.join(command)} was not ready within {patience:g} s, or ended: "
                     f"{log.read()[-500:]}"
                 )
-            yield url
+            yield Server(url, process, log)
         finally:
             watchdog.cancel()
             _stop(process)
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, patience: float = 300.0) -> Iterator[str]:
+    """Runs a server as `started` does, for those who need its address alone.
+
+    with serving("--max-batch", "1") as url:
+        load = offer(url, rate=5, seconds=10)
+    """
+    with started(*arguments, patience=patience) as server:
+        yield server.url
 
 
 def _ready(process: subprocess.Popen[str]) -> str | None:
