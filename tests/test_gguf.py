@@ -78,7 +78,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path):
 def test_another_kind_of_file_is_refused(tmp_path):
     path = tmp_path / "image.gguf"
     path.write_bytes(b"\x89PNG" + bytes(100))
-    with pytest.raises(DamagedFileError, match="no GGUF"):
+    with pytest.raises(DamagedFileError, match="begins with 89 50 4e 47, not with GGUF"):
         gguf.read(path)
 
 
@@ -88,8 +88,28 @@ def test_an_unknown_packing_is_named(tmp_path):
     whole = tiny_file()
     assert kind in whole
     path.write_bytes(whole.replace(kind, kind[:-4] + struct.pack("<I", 14)))
-    with pytest.raises(DamagedFileError, match="plain is packed as type 14"):
+    with pytest.raises(DamagedFileError, match="plain is packed as type 14") as error:
         gguf.read(path)
+    assert "Fetch it again" not in str(error.value)  # it is whole
+
+
+def test_an_unknown_version_is_named(tmp_path):
+    path = tmp_path / "v4.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<I", 4) + tiny_file()[8:])
+    with pytest.raises(DamagedFileError, match="is a GGUF file, but of version 4") as error:
+        gguf.read(path)
+    assert "Fetch it again" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(33, 1), (0, 2), (16, 2), (32, 0, 1), (1, 1, 1, 1, 1)])
+def test_a_shape_that_does_not_fit_its_packing_is_refused_at_once(tmp_path, shape):
+    before = struct.pack("<I1QI", 1, 32, 8)  # of the tensor in blocks of 32
+    after = struct.pack(f"<I{len(shape)}QI", len(shape), *shape, 8)
+    whole = tiny_file()
+    assert before in whole
+    (tmp_path / "x.gguf").write_bytes(whole.replace(before, after))
+    with pytest.raises(DamagedFileError, match="eight has the shape"):
+        gguf.read(tmp_path / "x.gguf")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -44,7 +44,7 @@ def read(path: str | Path) -> GGUF:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedFileError: if it is not GGUF, cut short, or packed in a way not known here.
+        DamagedFileError: if it is not GGUF, cut short, or of a version or packing not known here.
 
     Example:
         >>> file = read("SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -56,6 +56,10 @@ def read(path: str | Path) -> GGUF:
     data = np.memmap(path, np.uint8, "r") if Path(path).stat().st_size else np.empty(0, np.uint8)
     try:
         return _parse(data)
+    except _UnknownKind as error:
+        raise DamagedFileError(
+            f"{path} is a GGUF file, but {error}. Convert it, or take another file."
+        ) from error
     except (
         struct.error,
         ValueError,
@@ -68,6 +72,10 @@ def read(path: str | Path) -> GGUF:
         raise DamagedFileError(
             f"{path} is not a whole GGUF file ({error}). Fetch it again."
         ) from error
+
+
+class _UnknownKind(Exception):  # noqa: N818
+    """A file that may well be whole is of a kind that is not read here."""
 
 
 def _parse(data: np.ndarray) -> GGUF:
@@ -91,8 +99,10 @@ def _parse(data: np.ndarray) -> GGUF:
         element, count = take("I"), take("Q")
         return [value(element) for _ in range(count)]
 
-    if take("4s") != b"GGUF" or take("I") not in (2, 3):
-        raise KeyError("no GGUF of version 2 or 3")
+    if (magic := take("4s")) != b"GGUF":
+        raise KeyError(f"it begins with {magic.hex(' ')}, not with GGUF")
+    if (version := take("I")) not in (2, 3):
+        raise _UnknownKind(f"of version {version}; 2 and 3 are known")
     tensor_count, value_count = take("Q"), take("Q")
     metadata = {text(): value(take("I")) for _ in range(value_count)}
     table = []
@@ -105,7 +115,9 @@ def _parse(data: np.ndarray) -> GGUF:
     tensors = {}
     for name, shape, kind, offset in table:
         if kind not in _TYPES:
-            raise KeyError(f"tensor {name} is packed as type {kind}; known are {list(_TYPES)}")
+            raise _UnknownKind(f"its tensor {name} is packed as type {kind}; known are {KNOWN}")
+        if not 1 <= len(shape) <= 4 or 0 in shape or shape[-1] % _TYPES[kind].weights:
+            raise KeyError(f"tensor {name} has the shape {shape}")
         size = math.prod(shape) // _TYPES[kind].weights * _TYPES[kind].bytes
         packed = data[start + offset : start + offset + size]
         if len(packed) != size:
@@ -152,3 +164,4 @@ _TYPES = {
     3: _Type(32, 20, _unpack_q4_1),
     8: _Type(32, 34, _unpack_q8_0),
 }
+KNOWN = "0 (F32), 3 (Q4_1) and 8 (Q8_0)"

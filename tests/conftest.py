@@ -1,0 +1,12 @@
+"""How many examples Hypothesis tries: the same 100 each time, or 2,000 new ones at night.
+
+HYPOTHESIS_PROFILE=nightly pytest tests/test_fuzz.py --hypothesis-show-statistics
+"""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("ordinary", max_examples=100, derandomize=True, deadline=None)
+settings.register_profile("nightly", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
