@@ -14,7 +14,7 @@ BACKENDS ?= tensorflow jax torch
 # Tests that no backend can change: `make test` runs them, once.
 WITHOUT_KERAS := data floors folder house metrics plot records scenes site text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
-OTHERS := bench bill cache cli export ladder reading scripts serve
+OTHERS := bench bill cache cli export fuzz ladder reading scripts serve
 # Tests that look at a clock: they run alone, the others two at a time.
 CLOCKS := bench serve
 
@@ -39,7 +39,7 @@ define torch
   $(call install,$(1)) --torch-backend cpu torch 2> /dev/null || $(call install,$(1)) torch
 endef
 
-.PHONY: help book test test-site test-backends serve lint sync bench bench-peers weights times clean
+.PHONY: help book test test-site test-backends fuzz serve lint sync bench bench-peers weights times clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -121,6 +121,9 @@ test-backends: $(VENV)/.base $(VENV)/.backends ## run the library's tests on eac
 	@for backend in $(BACKENDS); do echo "== $$backend"; \
 	  KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 \
 	    $(foreach name,$(WITHOUT_KERAS) $(OTHERS),--ignore tests/test_$(name).py); done
+
+fuzz: $(VENV)/.base ## try 2,000 prompts, files and requests of each kind instead of 100
+	@HYPOTHESIS_PROFILE=nightly $(BIN)/pytest tests/test_fuzz.py --hypothesis-show-statistics
 
 lint: $(VENV)/.lint ## check style, types and workflows
 	@$(BIN)/ruff check .

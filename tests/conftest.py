@@ -1,7 +1,4 @@
-"""How many examples Hypothesis tries: the same 100 each time, or 2,000 new ones at night.
-
-HYPOTHESIS_PROFILE=nightly pytest tests/test_fuzz.py --hypothesis-show-statistics
-"""
+"""How many examples Hypothesis tries: the same 100 each time, or 2,000 new ones (`make fuzz`)."""
 
 import os
 
