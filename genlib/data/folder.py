@@ -214,8 +214,10 @@ def _alike(file: Path) -> str:
     def key(name: str) -> str:
         return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
-    there = file.parent.iterdir() if file.parent.is_dir() else ()
-    found = sorted(_shown(f.name) for f in there if key(f.name) == key(file.name))
+    found: list[str] = []
+    with contextlib.suppress(OSError):  # no such folder, or one that may not be read
+        there = [f.name for f in file.parent.iterdir()]
+        found = sorted(_shown(name) for name in there if key(name) == key(file.name))
     return f"; it has {' and '.join(found[:2])}: write the name as it is there" if found else ""
 
 
