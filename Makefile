@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 BACKENDS ?= tensorflow jax torch
 # Tests that no backend can change: `make test` runs them, once.
-WITHOUT_KERAS := data floors folder house metrics plot records scenes site text toy
+WITHOUT_KERAS := data files floors folder house metrics plot ranges records scenes site text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
 OTHERS := bench bill cache cli export fuzz ladder reading scripts serve
 # Tests that look at a clock: they run alone, the others two at a time.
@@ -137,7 +137,7 @@ lint: $(VENV)/.lint ## check style, types and workflows
 
 bench: $(VENV)/.base $(VENV)/.backends ## run the benchmarks and write benchmarks/*.json
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
-	@echo "== the ladder" && $(BIN)/genlib bench --images 2048 --processes --out genlib/records/ladder.json
+	@echo "== the ladder" && $(BIN)/genlib bench --images 2048 --processes --overwrite --out genlib/records/ladder.json
 
 bench-peers: $(PEERS)/.base ## run the same work by other libraries, side by side
 	@$(PEERS)/bin/python benchmarks/peers/run.py
@@ -146,7 +146,7 @@ weights: $(VENV)/.base ## train the shipped weights again (hours on two cores; s
 	@# In this order: each network needs the weights of some before it. A finished run is not trained again.
 	@train() { local recipe=$$1 name=$$2; shift 2; echo "== $$name"; \
 	    $(BIN)/genlib train $$recipe "$$@" --out runs/$$name; \
-	    $(BIN)/genlib export runs/$$name --out genlib/weights/$$name; }; \
+	    $(BIN)/genlib export runs/$$name --overwrite --out genlib/weights/$$name; }; \
 	  train judge judge-fashion; \
 	  train gan gan-mlp-fashion --network mlp --epochs 28; \
 	  train gan gan-conv-fashion --network conv --epochs 10; \
@@ -155,7 +155,7 @@ weights: $(VENV)/.base ## train the shipped weights again (hours on two cores; s
 	  train scenes-judge judge-scenes; \
 	  train scenes-perceptual perceptual-scenes; \
 	  train scenes-reward reward-scenes; \
-	  $(BIN)/genlib train text-teacher --out genlib/weights/text-teacher; \
+	  $(BIN)/genlib train text-teacher --overwrite --out genlib/weights/text-teacher; \
 	  for recipe in tokenizer text-student image-gpt coarse-to-fine flow flow-shortcut flow-small \
 	      image-gpt-student; do train $$recipe $$recipe; done
 

@@ -2,11 +2,12 @@
 
 Read it bottom-up, a room imports only from lower floors (`tests/test_floors.py` holds it so):
 
-* floor 1: `backend`, `files`, `metrics` know arrays, never a model;
-* floor 2: `data`, `weights`, `plot`: what goes in, what is kept, what is shown;
+* floor 1: `backend`, `files`, `metrics` know arrays, never a model; `ranges` knows numbers;
+* floor 2: `data`, `weights`, `plot`: what goes in, is kept, is shown; `origin`: where it came from;
 * floor 3: `models` are networks and how to sample from them;
 * floor 4: `bench` times callables, `pretrained` loads weights, `text` writes and reads;
-* floor 5: `pipeline` leads from a prompt to images, `speed` makes that faster, `records` remember;
+* floor 5: `pipeline` leads from a prompt to images, `speed` makes that faster, `records` remember,
+  `doctor` looks at what is installed;
 * floor 6: `train` makes weights, `serve` offers images over HTTP;
 * floor 7: `ladder` times and judges every way to the same images;
 * floor 8: `cli` is what you type.

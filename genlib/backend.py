@@ -7,8 +7,11 @@ Here they are, under one signature each; everything else in `genlib` is plain Ke
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +19,18 @@ from typing import Any
 
 import numpy as np
 
+BACKENDS = ("tensorflow", "jax", "torch")
+
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
     """Silences the C++ log that TensorFlow writes on import, before any log level is read."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed, so nobody hears anything
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
@@ -30,17 +40,59 @@ def _without_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+def _is_sound(file: Path) -> bool:
+    """Returns whether Keras can read its file of settings, if there is one."""
+    accepted = {
+        "backend": BACKENDS,
+        "floatx": ("float16", "bfloat16", "float32", "float64"),
+        "image_data_format": ("channels_first", "channels_last"),
+        "nnx_enabled": (False,),
+    }
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict) or not isinstance(found.get("epsilon", 1e-7), float):
+        return False
+    return all(found[key] in values for key, values in accepted.items() if key in found)
+
+
+@contextmanager
+def _without_unsound_settings() -> Iterator[None]:
+    """Lets Keras be imported although its file of settings is damaged: it then sees none."""
+    home = Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser())
+    if _is_sound(home / "keras.json") or "keras" in sys.modules:
+        yield
+        return
+    before = os.environ.get("KERAS_HOME")
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["KERAS_HOME"] = empty
+        try:
+            yield
+        finally:
+            del os.environ["KERAS_HOME"]
+            os.environ |= {"KERAS_HOME": before} if before is not None else {}
+
+
+if (asked := os.environ.get("KERAS_BACKEND") or BACKENDS[0]) not in BACKENDS:
+    raise ImportError(
+        f"KERAS_BACKEND is {asked!r}, and genlib runs on {', '.join(BACKENDS)}. Set it to one of "
+        "them, or unset it."
+    )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no C++ log but fatal errors
 # A GPU's memory as it is needed, not all of it at once: a server or a rung is a second process.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-with _without_stderr():
+with _without_stderr(), _without_unsound_settings():
     import keras
 
 # What genlib's networks are made for, whatever a user's keras.json says: channels last, float32.
 keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")
 keras.config.set_dtype_policy("float32")
+keras.config.set_epsilon(1e-7)
 
 COMPILED = 16  # compiled functions that a model keeps, one for each set of options: the last used
 Tensor = Any  # tf.Tensor, jax.Array or torch.Tensor

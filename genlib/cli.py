@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from genlib import doctor as doctor_
+from genlib import ranges
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +23,30 @@ app = typer.Typer(
 train_app = typer.Typer(no_args_is_help=True, help="Train a model; a stopped run goes on.")
 app.add_typer(train_app, name="train")
 
-Seed = Annotated[int, typer.Option(help="Of weights, order and latents.", min=0)]
+
+UsageError: Any = typer.BadParameter.__base__  # wherever Typer has it from
+
+
+class PromptCommand(TyperCommand):
+    """A command with a prompt, which may begin like an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Adds to an error what such a prompt needs."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            if "--" not in given and any(a.startswith("-") for a in given):
+                error.message += (
+                    f". A prompt that begins with - stands behind --: {ctx.command_path} -- '-5 °C'"
+                )
+            raise
+
+
+Seed = Annotated[
+    int, typer.Option(help=f"Of weights, order and latents: {ranges.RANGES['training seed']}.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that stands there.")]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="NAME=VALUE", help="Of the method, see genlib methods."),
@@ -30,7 +59,7 @@ Source = Annotated[
 @train_app.command("gan")
 def train_gan(
     out: Annotated[Path, typer.Option(help="The run's folder.")],
-    epochs: Annotated[int, typer.Option(help="In all, earlier ones counted in.", min=1)] = 20,
+    epochs: Annotated[int, typer.Option(help="In all, earlier ones counted in.")] = 20,
     seed: Seed = 0,
     network: Annotated[str, typer.Option(help="mlp (the article's) or conv.")] = "mlp",
     step: Annotated[str, typer.Option(help="one-stage or two-stage.")] = "one-stage",
@@ -42,6 +71,7 @@ def train_gan(
     from genlib.data import fashion_mnist
     from genlib.models.gan import GANConfig
 
+    ranges.check("epochs", epochs)
     data = fashion_mnist(source)
     typer.echo(f"{data.label()}, from: {data.source}", err=True)
     config = GANConfig(network=network, step=step)  # type: ignore[arg-type]  # checked inside
@@ -65,9 +95,9 @@ def _train_recipe(name: str, about: str) -> None:
     def train_recipe(
         out: Annotated[Path, typer.Option(help="The run's folder.")],
         epochs: Annotated[
-            int | None, typer.Option(help="In all; the recipe's unless given.", min=1)
+            int | None, typer.Option(help="In all; the recipe's unless given.")
         ] = None,
-        seed: Annotated[int | None, typer.Option(help="The recipe's unless given.", min=0)] = None,
+        seed: Annotated[int | None, typer.Option(help="The recipe's unless given.")] = None,
         source: Source = None,
     ) -> None:
         from genlib import backend, train
@@ -101,81 +131,135 @@ for _name, _about in {
 @train_app.command("text-teacher")
 def train_text_teacher(
     out: Annotated[Path, typer.Option(help="The weights, without ending.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Fit the projection through which the language model reads; the student learns from it."""
-    from genlib import files, weights
+    from genlib import weights
     from genlib.train.text_student import fit_teacher
 
-    file, _ = weights.paths(out)
-    files.check_file(file)  # before the work, not after it
+    file = weights.check_place(out, overwrite=overwrite)  # before the work, not after it
     fit_teacher(out)
     typer.echo(str(file))
 
 
 @app.command()
-def sample(
-    run: Annotated[str, typer.Argument(help="A trained run's folder, or shipped weights.")],
-    n: Annotated[int, typer.Option("-n", help="How many images.", min=1)] = 64,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The PNG sheet to write.")] = Path(
-        "samples.png"
-    ),
-    seed: Annotated[int, typer.Option(help="Of the latents.", min=0)] = 0,
+def mend(
+    run: Annotated[Path, typer.Argument(help="The folder of a run whose state or card is lost.")],
 ) -> None:
-    """Draw images from a trained run, or from shipped weights, onto one PNG sheet."""
-    from genlib import files, plot, pretrained
-    from genlib.models import gan
+    """Let a run go on from its last whole checkpoint: write state.json and run.json anew."""
+    from genlib.weights import checkpoint
 
-    files.check_file(out)  # before the work, not after it
-    generator, _ = pretrained.load_generator(run)
-    plot.save_png(gan.sample(generator, n, seed), out)
-    typer.echo(f"{n} images in {out}")
+    state = checkpoint.mend(run)
+    typer.echo(
+        f"{run} stands at epoch {state.epoch}. The command that began it goes on from there."
+    )
+
+
+def _place(out: str | None, default: str, overwrite: bool) -> str:
+    """Returns where to write, after a trial: what was asked for, or a default name that is free."""
+    from genlib import files, pipeline
+
+    if out is None:
+        out = default if overwrite else str(files.free_name(Path(default)))
+    pipeline.check_out(out, overwrite=overwrite)
+    return out
+
+
+OUT = "A sheet (.png, .jpg, .webp), or a folder of images: a name without ending, or with a / at "
+OUT += "its end. A link is followed."
 
 
 @app.command()
+def sample(
+    run: Annotated[str, typer.Argument(help="A trained run's folder, or shipped weights.")],
+    n: Annotated[int, typer.Option("-n", help=f"How many images: {ranges.RANGES['images']}.")] = 64,
+    out: Annotated[
+        str | None,
+        typer.Option("-o", "--out", help="The sheet: .png, .jpg, .webp. A free samples.png."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the latents.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw images from a trained run, or from shipped weights, onto one sheet."""
+    from genlib import files, origin, plot, pretrained
+    from genlib.models import gan
+
+    ranges.check("n", n, of="images")
+    ranges.check("seed", seed)
+    if out is not None and not files.ending(out):
+        raise ValueError(
+            f"{out} is a folder's name. Give one that ends in {', '.join(files.FORMATS)}."
+        )
+    place = _place(out, "samples.png", overwrite)  # before the work, not after it
+    generator, _ = pretrained.load_generator(run)
+    told = origin.texts("sample", {"weights": run, "n": n, "seed": seed})
+    plot.save_sheet(gan.sample(generator, n, seed), place, told, overwrite=overwrite)
+    typer.echo(f"{n} images in {place}")
+
+
+@app.command(cls=PromptCommand)
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to show, in English or Chinese.")],
-    n: Annotated[int, typer.Option("-n", help="How many images.")] = 16,
+    n: Annotated[int, typer.Option("-n", help=f"How many images: {ranges.RANGES['n']}.")] = 16,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="A PNG sheet; without .png, a folder of images.")
-    ] = Path("images.png"),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+        str | None, typer.Option("-o", "--out", help=f"{OUT} images.png, if that is free.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help=f"{ranges.RANGES['seed']}.".capitalize())] = 0,
     method: Annotated[str, typer.Option(help="See genlib methods.")] = "",
     describe: Annotated[
         str, typer.Option(help="Who completes the prompt: student, llm or off.")
     ] = "student",
-    steps: Annotated[int | None, typer.Option(help="Of the flow.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="1: none; more: stricter.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help=f"Of the flow: {ranges.RANGES['steps']}.")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help=f"1: none; more: stricter; {ranges.RANGES['guidance']}."),
+    ] = None,
     xla: Annotated[bool, typer.Option("--xla", help="Compile with XLA (not on PyTorch).")] = False,
     option: Options = None,
     best_of: Annotated[
-        int,
-        typer.Option(min=1, help="Draw so many for each image; the reward model keeps the best."),
+        int, typer.Option(help="Draw so many for each image; the reward model keeps the best.")
     ] = 1,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a record with timings.")] = False,
 ) -> None:
-    """Generate images of what a prompt asks for."""
+    """Generate images of what a prompt asks for; genlib show tells how an image was made."""
     import json
 
     from genlib import pipeline, pretrained
 
-    pipeline.check_out(out)  # before the work, not after it
-    given = {"steps": steps, "guidance": guidance, "xla": xla or None, **_options(option)}
+    if prompt == "-":
+        raise ValueError('The prompt is "-": nothing is read from standard input. Write it out.')
+    given: dict[str, Any] = {"steps": steps, "guidance": guidance, "xla": xla or None}
+    given = {name: value for name, value in given.items() if value is not None}
+    given |= _options(option)
+    method = method or pretrained.DEFAULT
+    pipeline.check(prompt, n, seed)
+    pretrained.method_options(method, given)
+    place = _place(out, "images.png", overwrite)  # before the work, not after it
     made = pipeline.generate(
         prompt,
         n,
         seed=seed,
-        method=method or pretrained.DEFAULT,
+        method=method,
         describe=describe,  # type: ignore[arg-type]  # checked inside
         best_of=best_of,
-        **{name: value for name, value in given.items() if value is not None},
+        **given,
     )
-    pipeline.save(made, out)
+    try:
+        pipeline.save(made, place, overwrite=overwrite)
+    except FileExistsError:
+        if out is not None:
+            raise
+        place = _place(None, place, False)  # somebody took the name meanwhile
+        pipeline.save(made, place)
     if as_json:
         record = {
             "prompt": prompt,
             "n": n,
             "seed": seed,
-            "out": str(out),
+            "out": place,
             "method": made.method,
             "milliseconds": {k: round(v, 2) for k, v in made.milliseconds.items()},
             "descriptions": made.descriptions,
@@ -186,14 +270,40 @@ def generate(
         for note in made.notes:
             typer.echo(note, err=True)
         spent = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in made.milliseconds.items())
-        typer.echo(f"{n} images in {out} ({spent})")
+        typer.echo(f"{n} images in {place} ({spent})")
 
 
 @app.command()
+def show(
+    image: Annotated[Path, typer.Argument(help="A PNG of genlib generate or genlib sample.")],
+) -> None:
+    """Tell how an image was made, and the command that makes it again."""
+    from genlib import files, origin
+
+    record = origin.read(image)
+    for key, value in record.items():
+        typer.echo(f"{key}: {origin.printable(str(value))}")
+    folder = "file" in record
+    name = f"{image.resolve().parent.name}-again" if folder else f"{image.stem}-again.png"
+    out = str(files.free_name(Path(name))) + "/" * folder
+    typer.echo(f"Again{', beside its fellows' * folder}: {origin.command(record, out)}")
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what is here and what is missing: versions, device, caches, weights, packages."""
+    sound = True
+    for good, line in doctor_.report():
+        sound = sound and good
+        typer.echo(line if good else f"Not as it should be: {line.strip()}")
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command(cls=PromptCommand)
 def describe(
     prompt: Annotated[str, typer.Argument(help="A short prompt, in English or Chinese.")],
-    n: Annotated[int, typer.Option("-n", help="How many descriptions.", min=1)] = 4,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    n: Annotated[int, typer.Option("-n", help=f"How many descriptions: {ranges.RANGES['n']}.")] = 4,
+    seed: Annotated[int, typer.Option(help=f"{ranges.RANGES['seed']}.".capitalize())] = 0,
     writer: Annotated[str, typer.Option(help="student or llm.")] = "student",
 ) -> None:
     """Complete a prompt to full descriptions, as `genlib generate` does first."""
@@ -226,12 +336,13 @@ def bench_(
         str, typer.Option(help="all, or rungs, families and panels, separated by semicolons.")
     ] = "all",
     images: Annotated[
-        int, typer.Option(help="Of each rung for its quality; 0 measures speed alone.", min=0)
+        int, typer.Option(help="Of each rung for its quality; 0 measures speed alone.")
     ] = 200,
-    pairs: Annotated[int, typer.Option(help="Rounds of timing.", min=9)] = 9,
+    pairs: Annotated[int, typer.Option(help=f"Rounds of timing: {ranges.RANGES['pairs']}.")] = 9,
     processes: Annotated[
         bool, typer.Option(help="Start a process for each, for its first call and its memory.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Time every way to the same images on this machine, and measure their quality."""
     import json
@@ -240,7 +351,9 @@ def bench_(
     from genlib import files, ladder
     from genlib.ladder import rungs
 
-    files.check_file(out)  # before the work, not after it
+    ranges.check("images", images, of="images of a rung")
+    ranges.check("pairs", pairs)
+    files.check_file(out, overwrite=overwrite)  # before the work, not after it
     chosen = rungs.choose(methods)
     start = time.perf_counter()
 
@@ -250,7 +363,7 @@ def bench_(
     result = ladder.run(chosen, images=images, pairs=pairs, processes=processes, log=log)
     result["seconds"] = round(time.perf_counter() - start, 1)
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    files.write_atomic(out, text.encode())
+    files.write_atomic(out, text.encode(), overwrite=overwrite)
     for name, row in result["rungs"].items():
         typer.echo(f"{name}: {ladder.row_as_text(row)}")
 
@@ -258,34 +371,33 @@ def bench_(
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
     method: Annotated[str, typer.Option(help="See genlib methods.")] = "",
     describe: Annotated[
         str, typer.Option(help="Who completes the prompts: student, llm or off.")
     ] = "student",
-    max_batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
-    max_wait: Annotated[float, typer.Option(min=0, help="For company, s.")] = 0.005,
-    max_queue: Annotated[int, typer.Option(min=1, help="Images that wait.")] = 64,
-    max_connections: Annotated[int, typer.Option(min=1, help="One more gets 503.")] = 256,
-    timeout: Annotated[float, typer.Option(min=0, help="Of a request, s.")] = 30.0,
-    cache_bytes: Annotated[int, typer.Option(min=0, help="0 keeps no images.")] = 16 * 2**20,
+    max_batch: Annotated[int, typer.Option(help="Images at once.")] = 16,
+    max_wait: Annotated[float, typer.Option(help="For company, s.")] = 0.005,
+    max_queue: Annotated[int, typer.Option(help="Images that wait.")] = 64,
+    max_connections: Annotated[int, typer.Option(help="One more gets 503.")] = 256,
+    timeout: Annotated[float, typer.Option(help="Of a request, s.")] = 30.0,
+    cache_bytes: Annotated[int, typer.Option(help="0 keeps no images.")] = 16 * 2**20,
     option: Options = None,
 ) -> None:
     """Serve images over HTTP, in batches: POST /generate, GET /health, GET /metrics."""
     from genlib import pretrained
     from genlib.serve import app as server
 
+    limits = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
+    limits |= {"timeout": timeout, "cache_bytes": cache_bytes}
+    limits |= {"max_connections": max_connections}
+    ranges.check_all(port=port, **limits)
     server.run(
         host,
         port,
         method=method or pretrained.DEFAULT,
         describe=describe,
-        max_batch=max_batch,
-        max_wait=max_wait,
-        max_queue=max_queue,
-        max_connections=max_connections,
-        timeout=timeout,
-        cache_bytes=cache_bytes,
+        **limits,
         **_options(option),
     )
 
@@ -301,7 +413,7 @@ def _options(pairs: list[str] | None) -> dict[str, Any]:
             raise ValueError(f"--option {pair}: give NAME=VALUE, such as steps=4 or xla=true.")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value  # a word, such as midpoint
     return found
 
@@ -311,56 +423,74 @@ def export(
     run: Annotated[Path, typer.Argument(help="The folder of a trained run.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The weights, without ending.")],
     source: Source = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a run's model as float16 weights with a card that holds its measured quality."""
-    from genlib import files, weights
+    from genlib import weights
     from genlib.ladder import quality
     from genlib.train import registry
     from genlib.weights import checkpoint
 
-    file, _ = weights.paths(out)
-    files.check_file(file)  # before the work, not after it
-    recipe = checkpoint.read_run(run)["recipe"]
-    card = registry.export(run, out, quality.of(recipe, source), source)
+    recipe = checkpoint.read_run(run, (*registry.TASKS, *weights.FORMER))["recipe"]
+    file = weights.check_place(out, overwrite=overwrite)  # before the work, not after it
+    card = registry.export(run, out, quality.of(recipe, source), source, overwrite=overwrite)
     typer.echo(f"{file} after {card['epochs']} epochs: {card['metrics']}")
-
-
-# Which packages a room or a backend needs beside genlib's own, and what installs them.
-EXTRAS = {
-    ("httpx", "starlette", "uvicorn"): "pip install httpx starlette uvicorn",
-    ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"): (
-        "pip install ai-edge-litert onnx onnxruntime tf2onnx"
-    ),
-    ("tensorflow",): "pip install tensorflow-cpu",
-    ("jax", "jaxlib"): "pip install jax",
-    ("torch",): "pip install torch",
-}
-
-
-def _missing(error: ImportError) -> str | None:
-    """Says which package is missing, with the command that installs it; None for other errors."""
-    package = (error.name or "").partition(".")[0]
-    for packages, command in EXTRAS.items():
-        if package in packages:
-            return f"The package {package} is missing here. Install it: {command}"
-    return None if error.name else str(error)  # genlib's own, which has its command
 
 
 def main() -> Any:
     """Runs the command line; an expected error is one line, not a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know all letters
-            stream.reconfigure(errors="backslashreplace")
+    _open_streams()
     try:
-        app()
-    except ImportError as error:
-        if (message := _missing(error)) is None:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        code = end.code
+    except Exception as error:
+        if (message := _message(error)) is None:
             raise
-        print(f"genlib: {message}", file=sys.stderr)
-        sys.exit(1)
-    except (ValueError, ArithmeticError, OSError, MemoryError) as error:
-        print(f"genlib: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = _fail(message)
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # who reads has gone, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to be told
+        code = 0 if isinstance(error, BrokenPipeError) else _fail(str(error))
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Makes standard streams that cannot fail: a closed one is nowhere, a letter may be unknown.
+
+    With a closed descriptor the next file that is opened would get its number, and with it all that
+    is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, nowhere)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _message(error: Exception) -> str | None:
+    """Returns the sentence for an error that a user can cause; None for any other."""
+    if isinstance(error, ImportError):
+        return doctor_.missing(error)
+    told = str(error)
+    signs = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OOM when", "out of memory")
+    if isinstance(error, MemoryError) or any(s in f"{type(error).__name__} {told}" for s in signs):
+        return "There is not enough memory here for so much at once. Ask for fewer images."
+    return told if isinstance(error, (ValueError, ArithmeticError, OSError)) else None
+
+
+def _fail(message: str) -> int:
+    with contextlib.suppress(OSError):
+        print(f"genlib: {message}", file=sys.stderr, flush=True)
+    return 1
 
 
 if __name__ == "__main__":

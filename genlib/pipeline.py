@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from genlib import files, plot, text
+from genlib import files, origin, plot, ranges, text
 from genlib.data import captions
 from genlib.models.judges import REWARD_MODEL, ScenesJudge
 from genlib.models.sampling import Seed
@@ -33,7 +33,6 @@ from genlib.pretrained import (
 
 Sample = Callable[[np.ndarray, Seed], np.ndarray]  # embeddings (n, 128) and a seed to a grid
 Writer = Literal["student", "llm", "off"]
-MOST = 1024  # images of one call; more would fill the memory of a small machine
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Generated:
         notes: what was understood of the prompt, and what was not; for people.
         milliseconds: of each stage: describe, encode, generate, decode, and choose for best of n.
         method: name, with the options that were used.
+        record: all that decides the images, for `genlib.origin`; the same again makes them again.
     """
 
     images: np.ndarray
@@ -53,6 +53,7 @@ class Generated:
     notes: tuple[str, ...]
     milliseconds: Mapping[str, float]
     method: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def generate(
@@ -71,7 +72,7 @@ def generate(
 
     Args:
         prompt: English or Chinese, such as `"a beautiful sunset over a calm sea"`.
-        n: how many images, 1 to 1,024.
+        n: how many images. The ranges of all numbers are those of `genlib.ranges`.
         seed: of descriptions and images. Image `i` depends on the prompt, the seed and `i`.
         method: one of `METHODS`.
         describe: who completes the prompt to one full description for each image: `"student"`,
@@ -93,10 +94,11 @@ def generate(
         (4, 64, 64, 3)
     """
     check(prompt, n, seed)
-    if best_of < 1 or (best_of > 1 and describe == "off"):
+    ranges.check("best_of", best_of)
+    if best_of > 1 and describe == "off":
         raise ValueError(
-            f"best_of = {best_of}, describe = {describe!r}: give at least 1; above 1, somebody has "
-            "to describe the image, or the reward model has nothing to compare it with."
+            f"best_of = {best_of}, describe = 'off': somebody has to describe the image, or the "
+            "reward model has nothing to compare it with."
         )
     chosen = method_options(method, options)
     model, tokenizer = load(method), load_tokenizer()
@@ -115,7 +117,9 @@ def generate(
         images = _choose(best_of, sample, tokenizer, written, embedded, seed, clock)
     notes = tuple(dict.fromkeys(d.understood for d in written if d.understood))
     used = {"method": method, **({"best_of": best_of} if best_of > 1 else {}), **chosen}
-    return Generated(images, descriptions, notes, clock.spent, used)
+    record = {"prompt": prompt, "n": int(n), "seed": int(seed), "method": method}
+    record |= {"describe": describe, "best_of": int(best_of), "options": chosen}
+    return Generated(images, descriptions, notes, clock.spent, used, record)
 
 
 def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student") -> list[str]:
@@ -123,7 +127,7 @@ def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student")
 
     Args:
         prompt: English or Chinese.
-        n: how many, 1 to 1,024.
+        n: how many.
         seed: of what the prompt leaves open.
         writer: as `describe` of `generate`.
 
@@ -135,46 +139,52 @@ def describe(prompt: str, n: int = 4, seed: int = 0, writer: Writer = "student")
     return [d.text for d in complete(prompt, n, seed, writer)]
 
 
-def check_out(out: str | Path) -> None:
-    """Makes sure, before any work, that `save` will find a place for its result.
+def check_out(out: str | Path, *, overwrite: bool = False) -> None:
+    """Makes sure, before any work, that `save` will find a place for its result, by writing there.
 
     Args:
         out: as in `save`.
+        overwrite: as in `save`.
 
     Raises:
-        OSError: if `out` cannot be written, or is a folder that is not empty.
+        ValueError: if the ending of `out` is none of `files.FORMATS`.
+        OSError: if `out` cannot be written or exists.
     """
-    out = Path(out)
-    if out.suffix.lower() == ".png":
-        files.check_file(out)
+    if files.ending(out):
+        files.check_file(out, overwrite=overwrite)
     else:
-        files.check_free(out)
-        files.check_parent(out)
+        files.check_folder(out)
 
 
-def save(made: Generated, out: str | Path) -> None:
-    """Writes images: onto one PNG sheet if `out` ends in .png, else into a folder of PNG files.
+def save(made: Generated, out: str | Path, *, overwrite: bool = False) -> None:
+    """Writes images onto one sheet, or into a folder of PNG files.
 
-    The folder also holds `metadata.jsonl`, so that `genlib.data.folder` reads it again.
+    The folder also holds `metadata.jsonl`, so that `genlib.data.folder` reads it again. Each PNG
+    tells how it was made (`genlib.origin`).
 
     Args:
         made: what `generate` returned.
-        out: a file's name that ends in .png, or a folder's, new or empty.
+        out: a file's name that ends in one of `files.FORMATS`; or a folder's, new or empty: a name
+            without an ending, or a text that ends in a slash. A link is followed.
+        overwrite: replace a file that stands there. A folder that holds anything never is.
 
     Raises:
-        OSError: if they cannot be written; nothing half-written stays behind.
+        ValueError: if the name has another ending.
+        OSError: if they cannot be written or `out` exists; nothing half-written stays behind.
     """
-    out = Path(out)
-    if out.suffix.lower() == ".png":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        plot.save_png(made.images, out)
+    record = made.record
+    if files.ending(out):
+        told = origin.texts("generate", record) if record else {}
+        plot.save_sheet(made.images, out, told, overwrite=overwrite)
         return
     content: dict[str, bytes] = {}
     lines = []
     for i, (image, description) in enumerate(zip(made.images, made.descriptions, strict=True)):
-        content[f"{i:04d}.png"] = files.to_png(image, optimize=True)
-        record = {"file_name": f"{i:04d}.png", "text": description}
-        lines.append(json.dumps(record, ensure_ascii=False))
+        name = f"{i:04d}.png"
+        mine = {**record, "file": name, "description": description}
+        told = origin.texts("generate", mine) if record else {}
+        content[name] = files.to_png(image, optimize=True, text=told)
+        lines.append(json.dumps({"file_name": name, "text": description}, ensure_ascii=False))
     content["metadata.jsonl"] = ("\n".join(lines) + "\n").encode()
     files.write_folder(out, content)
 
@@ -194,10 +204,7 @@ def check(prompt: str, n: int, seed: int) -> None:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"The prompt is not Unicode ({error}). Type it again.") from None
-    if not 1 <= n <= MOST:
-        raise ValueError(f"n = {n}; give 1 to {MOST}.")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed = {seed}; give a whole number from 0 to 2**64 - 1.")
+    ranges.check_all(n=n, seed=seed)
 
 
 class _Clock:
@@ -226,7 +233,7 @@ def complete(prompt: str, n: int, seed: int, writer: Writer) -> list[text.Descri
         ValueError: if there is no such writer.
     """
     if writer == "off":
-        return [text.Description(prompt, (), frozenset(), 0.0, "")] * n
+        return [text.Description(prompt, (), frozenset(), 0.0, text.unread(prompt))] * n
     if writer not in ("student", "llm"):
         raise ValueError(f"describe = {writer!r}; choose 'student', 'llm' or 'off'.")
     return text.describe(prompt, n, seed, method="grammar" if writer == "llm" else "student")
@@ -291,10 +298,9 @@ def best_of(
         agreement `(m,)`.
 
     Raises:
-        ValueError: if `n` is below 1.
+        ValueError: if `n` is out of its range.
     """
-    if n < 1:
-        raise ValueError(f"n = {n}; draw at least 1 image for each description.")
+    ranges.check("n", n, of="best_of")
     if embedded is None:
         embedded = text.encode([captions.full(row) for row in attributes])
     stem = seed if isinstance(seed, tuple) else (seed,)

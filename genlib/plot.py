@@ -31,6 +31,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import Bbox
 
+from genlib import files
 from genlib.files import to_png, write_atomic
 
 CARD = "#F5F5F2"  # ground
@@ -310,6 +311,31 @@ def save_png(
     tiles = sheet(images, columns, gap=2).repeat(scale, axis=0).repeat(scale, axis=1)
     write_atomic(path, to_png(tiles, optimize=True))
     return path
+
+
+def save_sheet(
+    images: np.ndarray,
+    path: str | os.PathLike[str],
+    text: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes a sheet of images in the format that its name ends in, whole or not at all.
+
+    Args:
+        images: uint8 `(n, height, width, 1 or 3)`.
+        path: ends in one of `files.FORMATS`; missing folders are made.
+        text: what a PNG says of itself, see `files.to_png`.
+        overwrite: replace what stands there.
+
+    Raises:
+        FileExistsError: if something stands there, and it may not be overwritten.
+        OSError: if it cannot be written; nothing half-written stays behind.
+        ValueError: if the name ends otherwise.
+    """
+    tiles = sheet(images, gap=2)
+    content = files.to_image(tiles, files.ending(Path(path)), text)
+    files.write_atomic(path, content, overwrite=overwrite)
 
 
 # --- curves and bars ----------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from genlib import weights
+from genlib import ranges, weights
 from genlib.backend import keras  # which keeps TensorFlow's start-up log away
 from genlib.models import gan
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
-from genlib.models.flow import Flow, FlowConfig
+from genlib.models.flow import SOLVERS, Flow, FlowConfig
 from genlib.models.gan import GAN, GANConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.judges import (
@@ -120,13 +120,18 @@ def method_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
         given: options by name.
 
     Raises:
-        ValueError: if there is no such method, or it has no such option.
+        ValueError: if there is no such method, it has no such option, or an option is out of range.
     """
     if method not in METHODS:
         raise ValueError(f"No method {method!r}. Choose one of {tuple(METHODS)}.")
     known = METHODS[method].options
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"{method} has no option {unknown}; it has {sorted(known)}.")
+    ranges.check_all(**{name: value for name, value in given.items() if name in ranges.RANGES})
+    if not isinstance(given.get("xla", False), bool):
+        raise ValueError(f"xla = {given['xla']!r}; give true or false.")
+    if given.get("solver", "euler") not in tuple(SOLVERS):
+        raise ValueError(f"solver = {given['solver']!r}; give one of {tuple(SOLVERS)}.")
     return {**known, **given}
 
 
@@ -238,14 +243,15 @@ def load_generator(name: str | Path) -> tuple[keras.Model, dict[str, Any]]:
     if Path(name).is_dir():
         return load_gan(name).generator, checkpoint.read_run(Path(name))
     arrays, card = weights.load(name)
-    if card.get("recipe") == "gan":
-        generator = gan.build_generator(card["config"]["network"])
-    elif card.get("recipe") == "gan-small":  # made by genlib.train.heal
-        generator = gan.build_narrow(card["config"]["groups"])
-    else:
+    if card.get("recipe") not in ("gan", "gan-small"):
         raise weights.WeightsError(
             f"{name} holds weights of {card.get('recipe')!r}, not of a GAN's generator."
         )
+    with weights.reading(name):
+        if card["recipe"] == "gan":
+            generator = gan.build_generator(card["config"]["network"])
+        else:  # made by genlib.train.heal
+            generator = gan.build_narrow(card["config"]["groups"])
     weights.assign(generator, arrays)
     return generator, card
 
@@ -276,10 +282,12 @@ def load_gan(folder: str | Path) -> GAN:
     Raises:
         FileNotFoundError: if the folder holds no run, or the run has no checkpoint yet.
         RunError: if the run trains something else, or is damaged.
-        WeightsError: if the checkpoint is damaged.
+        WeightsError: if its description is.
     """
     folder = Path(folder)
     description = checkpoint.read_run(folder, ("gan",))
-    model = GAN(GANConfig(**description["config"]), description["seed"])
+    with weights.reading(folder / "run.json"):
+        config = weights.settings(GANConfig, description["config"])
+        model = GAN(config, description["seed"])
     checkpoint.restore_trained(folder, model.variables())
     return model

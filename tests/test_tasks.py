@@ -303,10 +303,12 @@ def test_a_card_of_other_settings_is_refused():
 
 
 def test_a_run_that_is_no_recipe_is_not_exported(tmp_path):
-    checkpoint.open_run(tmp_path / "run", {"recipe": "cake"})
+    with checkpoint.open_run(tmp_path / "run", {"recipe": "cake"}):
+        pass
     with pytest.raises(checkpoint.RunError, match="'cake'"):
         registry.export(tmp_path / "run", tmp_path / "w")
-    checkpoint.open_run(tmp_path / "new", task("scenes-judge").card())
+    with checkpoint.open_run(tmp_path / "new", task("scenes-judge").card()):
+        pass
     with pytest.raises(FileNotFoundError, match="Train it for one epoch first"):
         registry.export(tmp_path / "new", tmp_path / "w")
 

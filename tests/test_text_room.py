@@ -17,6 +17,7 @@ from genlib import text, train, weights
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
 from genlib.models.transformer import Transformer, TransformerConfig
+from genlib.pipeline import complete
 from genlib.text import lexicon, reader, student, teacher, writer
 from genlib.text.llm import LLM
 from genlib.text.student import Student, StudentConfig
@@ -498,3 +499,24 @@ def test_smollm_writes_for_english_and_for_chinese(smollm):
         assert found == text.describe(prompt, n=3, method="grammar")
         for d in found:
             scenes.draw(d.attributes)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "note"),
+    [
+        ("boat " * 500, "Only the first 2,000 characters were read."),
+        ("a " * 300, "Only the first 256 words or Chinese characters were read."),
+        ("海" * 300, "Only the first 256 words or Chinese characters were read."),
+    ],
+)
+def test_what_is_cut_from_a_long_prompt_is_said_by_every_writer(prompt, note):
+    for describe in ("off", "student") if "2,000" in note else ("off",):
+        (described,) = complete(prompt, 1, 0, describe)
+        assert note in described.understood
+    assert complete("a boat", 1, 0, "off")[0].understood == ""
+
+
+def test_unknown_words_beyond_the_eighth_are_counted():
+    words = [f"{c}q{c}zx{c}v" for c in "bcdfghjklmn"]
+    (described,) = complete(", ".join(words), 1, 0, "student")
+    assert f"{words[7]} and 3 more." in described.understood

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,8 +16,12 @@ import pytest
 from PIL import Image
 
 from genlib import backend, pretrained, train
+from genlib.data import FashionMNIST
+from genlib.models import gan
 from genlib.models.gan import GANConfig
 from genlib.train import loop
+from genlib.train.heal import HealTask
+from genlib.train.judges import JudgeTask
 from genlib.weights import checkpoint
 
 SMALL = GANConfig(batch_size=32)
@@ -205,11 +212,220 @@ def test_a_damaged_checkpoint_is_named_and_refused(tmp_path):
         pretrained.load_gan(tmp_path / "run")
 
 
+# ---------------------------------------------------------------- what is lost is told, and mended
+
+
+def trained(folder, epochs=3, seed=0):
+    task = train.GANTask(blobs(64), SMALL, seed=seed)
+    train.run(task, epochs, folder, progress=False)
+    return task
+
+
+def files_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def change(file, **values):
+    content = json.loads(file.read_text()) | values
+    file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+DAMAGES = {
+    "a state that is missing": lambda run: (run / "state.json").unlink(),
+    "a state that is half": lambda run: (run / "state.json").write_text('{"epoch": 3, "hi'),
+    "a state of another kind": lambda run: (run / "state.json").write_text("[3]"),
+    "a state without history": lambda run: change(run / "state.json", history=None),
+    "a state whose history is a word": lambda run: change(run / "state.json", history="long"),
+    "a state without epoch": lambda run: change(run / "state.json", epoch=None),
+    "a state of epoch -1": lambda run: change(run / "state.json", epoch=-1),
+    "a state whose seconds are NaN": lambda run: change(run / "state.json", seconds=float("nan")),
+    "a state with another's name": lambda run: change(run / "state.json", checkpoint="../../x"),
+    "a state ahead of its checkpoints": lambda run: change(
+        run / "state.json", epoch=9, checkpoint="checkpoint-000009"
+    ),
+    "a card that is missing": lambda run: (run / "run.json").unlink(),
+    "a card that is empty": lambda run: (run / "run.json").write_text(""),
+    "a card without recipe": lambda run: change(run / "run.json", recipe=None),
+    "a card without seed": lambda run: change(run / "run.json", seed=None),
+    "a card nested too deeply": lambda run: (run / "run.json").write_text("[" * 100_000),
+    "neither state nor card": lambda run: [
+        (run / name).unlink() for name in ("state.json", "run.json")
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, weights_of(trained(folder))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_lost_is_one_sentence_with_the_command_that_mends_it(damage, whole_run, tmp_path):
+    folder, unbroken = whole_run
+    run = tmp_path / "a run"
+    shutil.copytree(folder, run)
+    DAMAGES[damage](run)
+    before = files_of(run)
+    with pytest.raises(checkpoint.RunError) as error:
+        trained(run, 4)
+    assert "\n" not in str(error.value)
+    assert "checkpoint-000003" in str(error.value)
+    assert str(error.value).endswith(f"genlib mend '{run}'")
+    assert files_of(run) == before  # nothing was pruned, nothing was written
+
+    assert checkpoint.mend(run).epoch == 3
+    again = trained(run, 3)
+    assert_same_weights(unbroken, weights_of(again))
+    assert json.loads((run / "state.json").read_text())["history"].keys() == {
+        "generator",
+        "discriminator",
+    }
+
+
+def test_a_damaged_last_checkpoint_is_left_for_the_one_before(whole_run, tmp_path):
+    folder, _ = whole_run
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    (run / "checkpoint-000003.safetensors").write_bytes(b"half")
+    with pytest.raises(checkpoint.RunError, match=r"checkpoint-000003.*SHA-256.*checkpoint-000002"):
+        trained(run, 4)
+    assert checkpoint.mend(run).epoch == 2
+    assert_same_weights(weights_of(trained(run, 4)), weights_of(trained(tmp_path / "unbroken", 4)))
+
+
+def test_a_run_without_any_whole_checkpoint_says_so(tmp_path):
+    run = tmp_path / "run"
+    trained(run, 1)
+    for name in ("state.json", "checkpoint-000001.json"):
+        (run / name).unlink()
+    with pytest.raises(checkpoint.RunError, match="no checkpoint is whole"):
+        trained(run, 2)
+    with pytest.raises(checkpoint.RunError, match="no whole checkpoint"):
+        checkpoint.mend(run)
+    assert (run / "checkpoint-000001.safetensors").is_file()
+
+
+def test_a_checkpoint_of_former_times_knows_its_epoch_alone(tmp_path):
+    run = tmp_path / "run"
+    trained(run, 2)
+    change(run / "checkpoint-000002.json", history=None, seconds=None, images=None, run=None)
+    (run / "state.json").unlink()
+    assert checkpoint.mend(run) == checkpoint.State(2)
+    (run / "run.json").unlink()
+    with pytest.raises(checkpoint.RunError, match=r"Neither run\.json.*Put run\.json back"):
+        checkpoint.mend(run)
+
+
+def test_only_exact_names_are_pruned_and_never_what_was_just_written(tmp_path):
+    run = tmp_path / "run"
+    trained(run, 2)
+    mine = (
+        "checkpoint-000002-keep.safetensors",
+        "checkpoint-000001.safetensors.bak",
+        "checkpoint-1.safetensors",
+        "checkpoint-000000001.safetensors",
+        "checkpoint-best.json",
+    )
+    for name in mine:
+        (run / name).write_text("mine")
+    (run / "checkpoint-000001").mkdir()
+    for ahead in ("checkpoint-000008.safetensors", "checkpoint-000008.json"):
+        (run / ahead).write_text("of a state that was put back")
+    trained(run, 5)
+    found = {path.name for path in run.glob("checkpoint-*")} - {*mine, "checkpoint-000001"}
+    kept = {f"checkpoint-00000{i}.{end}" for i in (4, 5, 8) for end in ("safetensors", "json")}
+    assert found == kept
+    assert {(run / name).read_text() for name in mine} == {"mine"}
+
+
+def test_a_second_writer_is_refused_and_told_who_writes(tmp_path):
+    run = tmp_path / "run"
+    trained(run, 1)
+    description = train.GANTask(blobs(64), SMALL).card()
+    with checkpoint.open_run(run, description):
+        before = files_of(run)
+        who = rf"process {os.getpid()} on {re.escape(socket.gethostname())} since \d{{4}}-"
+        for write in (lambda: trained(run, 2), lambda: checkpoint.mend(run)):
+            with pytest.raises(checkpoint.RunError, match=who):
+                write()
+        assert files_of(run) == before
+    assert trained(run, 2)
+    assert not list(run.glob("writer.*"))
+
+
+def test_two_writers_who_begin_at_once_are_one(tmp_path):
+    begun, results = threading.Barrier(4), []
+
+    def write():
+        begun.wait()
+        try:
+            with checkpoint.open_run(tmp_path / "run", {"recipe": "x"}):
+                time.sleep(0.5)
+                results.append("wrote")
+        except checkpoint.RunError as error:
+            results.append(str(error))
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert results.count("wrote") == 1
+    assert sum("is being written by" in result for result in results) == 3
+
+
+def test_a_killed_writer_s_lock_is_none(tmp_path):
+    if (child := os.fork()) == 0:
+        with checkpoint.open_run(tmp_path / "run", {"recipe": "x"}):
+            os._exit(9)
+    os.waitpid(child, 0)
+    assert (tmp_path / "run" / "writer.json").is_file()
+    with checkpoint.open_run(tmp_path / "run", {"recipe": "x"}):
+        pass
+
+
+# ---------------------------------------------------------------- what the data are
+
+
+def test_other_images_with_the_same_label_and_count_are_another_run(tmp_path):
+    trained(tmp_path / "run", 1)
+    other = train.GANTask(blobs(64, seed=1), SMALL)
+    with pytest.raises(checkpoint.RunError, match=r"data fingerprint = '[0-9a-f]{16}', not"):
+        train.run(other, 2, tmp_path / "run", progress=False)
+
+
+def test_a_run_of_former_times_goes_on_and_has_a_fingerprint_from_then_on(tmp_path):
+    run = tmp_path / "run"
+    trained(run, 1)
+    change(run / "run.json", **{"data fingerprint": None})
+    trained(run, 2)
+    assert len(json.loads((run / "run.json").read_text())["data fingerprint"]) == 16
+    with pytest.raises(checkpoint.RunError, match="data fingerprint"):
+        train.run(train.GANTask(blobs(64, seed=1), SMALL), 3, run, progress=False)
+
+
+def test_other_classes_of_the_same_images_are_other_data():
+    images, labels = blobs(256), np.arange(256) % 10
+    cards = [
+        JudgeTask(FashionMNIST(images, given, images, labels, "path", True)).card()
+        for given in (labels, labels[::-1].copy())
+    ]
+    assert {key for key in cards[0] if cards[0][key] != cards[1][key]} == {"labels fingerprint"}
+
+
+def test_another_teacher_is_another_run():
+    teachers = [gan.build_generator("conv", seed) for seed in (0, 1)]
+    cards = [HealTask(blobs(), teacher=teacher, latents=64).card() for teacher in teachers]
+    assert {key for key in cards[0] if cards[0][key] != cards[1][key]} == {"teacher fingerprint"}
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"5 images do not fill a batch of 32"):
         train.GANTask(blobs(5), SMALL)
-    with pytest.raises(ValueError, match="at least 1"):
-        train.run(train.GANTask(blobs(), SMALL), 0)
+    for epochs in (0, 1.5, float("nan"), 10**9):
+        with pytest.raises(
+            ValueError, match=r"epochs = .*; give a whole number from 1 to 1,000,000"
+        ):
+            train.run(train.GANTask(blobs(), SMALL), epochs)
     with pytest.raises(ValueError, match="seed = -1"):
         train.GANTask(blobs(), SMALL, seed=-1)
     with pytest.raises(FileNotFoundError, match="No run in"):

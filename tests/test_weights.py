@@ -240,17 +240,22 @@ def killed_before_the_rename(monkeypatch, write):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
+def opened(run, description):
+    with checkpoint.open_run(run, description):
+        pass
+
+
 def test_a_kill_while_a_run_is_opened_does_not_close_its_folder_for_ever(tmp_path, monkeypatch):
     run, description = tmp_path / "run", {"recipe": "gan"}
-    killed_before_the_rename(monkeypatch, lambda: checkpoint.open_run(run, description))
-    assert len(list(run.iterdir())) == 1
-    checkpoint.open_run(run, description)
+    killed_before_the_rename(monkeypatch, lambda: opened(run, description))
+    assert len(list(run.iterdir())) == 2  # the lock, and half of the file that says whose it is
+    opened(run, description)
     assert [path.name for path in run.iterdir()] == ["run.json"]
 
 
 def test_what_a_kill_left_in_a_run_is_removed_when_it_goes_on(tmp_path, monkeypatch):
     run, description = tmp_path / "run", {"recipe": "gan"}
-    checkpoint.open_run(run, description)
+    opened(run, description)
     variables = {"w": keras.Variable(np.ones(3))}
     killed_before_the_rename(
         monkeypatch, lambda: checkpoint.save(run, checkpoint.State(1), variables)
@@ -259,7 +264,7 @@ def test_what_a_kill_left_in_a_run_is_removed_when_it_goes_on(tmp_path, monkeypa
     killed_before_the_rename(
         monkeypatch, lambda: files.write_atomic(run / "samples" / "epoch-0001.png", b"half")
     )
-    checkpoint.open_run(run, description)
+    opened(run, description)
     left = sorted(path.name for path in run.rglob("*"))
     assert left == ["run.json", "samples"]
     assert checkpoint.restore(run, variables).epoch == 0
@@ -271,5 +276,5 @@ def test_files_of_the_user_s_are_never_taken_for_leftovers(tmp_path):
         folder.mkdir()
         (folder / name).write_text("mine")
         with pytest.raises(checkpoint.RunError, match="not empty"):
-            checkpoint.open_run(folder, {})
+            opened(folder, {})
         assert (folder / name).read_text() == "mine"

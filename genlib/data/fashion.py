@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -107,21 +108,35 @@ def fashion_mnist(source: str | None = None, path: str | Path | None = None) -> 
     if source == "path" or (source is None and folder is not None):
         return _read_folder(Path(str(folder)), "path")  # asked for by name: no falling back
 
-    cache = Path(platformdirs.user_cache_dir("genlib")) / "fashion-mnist"
-    for place, where in (("cache", cache), ("debian", DEBIAN)):
-        if source == place or (source is None and _has_all(where)):
-            return _read_folder(where, place)
-    offline = os.environ.get("GENLIB_OFFLINE") == "1"
-    if source == "keras" or (source is None and not offline):
-        try:
-            return _download(cache)
-        except OSError as error:
-            if source == "keras":
-                raise FileNotFoundError(
-                    f"keras.datasets could not fetch Fashion-MNIST ({error}). Check the network, "
-                    'or use source="subset".'
-                ) from error
+    place, where = found() if source is None else (source, _places()[source])
+    if where is not None:
+        return _read_folder(where, place)
+    try:
+        return _download(_places()["cache"])
+    except OSError as error:
+        if source == "keras":
+            raise FileNotFoundError(
+                f"keras.datasets could not fetch Fashion-MNIST ({error}). Check the network, "
+                'or use source="subset".'
+            ) from error
     return _read_folder(PACKAGED, "subset")
+
+
+def found() -> tuple[str, Path | None]:
+    """Returns the place that `fashion_mnist()` takes here, and its folder; None is a download."""
+    if folder := os.environ.get("GENLIB_DATA"):
+        return "path", Path(folder)
+    offline = os.environ.get("GENLIB_OFFLINE") == "1"
+    for place, where in _places().items():
+        if (where is None and not offline) or (where is not None and _has_all(where)):
+            return place, where
+    return "subset", PACKAGED
+
+
+def _places() -> dict[str, Any]:
+    """Returns the places that need no name, in order, with their folders; None is a download."""
+    cache = Path(platformdirs.user_cache_dir("genlib")) / "fashion-mnist"
+    return {"cache": cache, "debian": DEBIAN, "keras": None, "subset": PACKAGED}
 
 
 def _has_all(folder: Path) -> bool:

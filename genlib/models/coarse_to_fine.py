@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from genlib import backend
+from genlib import backend, ranges
 from genlib.models import sampling
 from genlib.models.letters import ALPHABET, LETTERS, Letters, spell, unspell
 from genlib.models.sampling import check_text
@@ -172,6 +172,7 @@ class CoarseToFine(keras.Model):
         uniform = uniform.reshape(-1, LENGTH, LETTERS)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
         options["guidance"] = guidance
+        ranges.check_all(**options)
         if guidance != 1.0:
             text = np.concatenate([text, np.zeros_like(text)])
         tokens = self._drawer(xla, cached=cached, **options)(text, uniform)

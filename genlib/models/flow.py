@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from genlib import backend
+from genlib import backend, ranges
 from genlib.models import sampling
 from genlib.models.sampling import check_text
 from genlib.models.tokenizer import GRID, to_depth, to_space
@@ -144,9 +144,8 @@ class Flow(keras.Model):
             ValueError: if `text` or `noise` has another shape, or an option is out of range.
         """
         text = check_text(text, self.config.text_width)
-        _check_solver(steps, solver)
-        if not 0 <= interval[0] <= interval[1] <= 1:
-            raise ValueError(f"interval = {interval}; give two times, 0 ≤ first ≤ last ≤ 1.")
+        _check(steps, guidance, solver)
+        ranges.check_interval(interval)
         if self.config.shortcut and guidance != 1:
             raise ValueError(
                 f"guidance = {guidance}: this flow is a shortcut, which has learnt its guidance. "
@@ -155,8 +154,10 @@ class Flow(keras.Model):
         first, last = guided_steps(steps, guidance, interval)
         shape = (GRID, GRID, self.config.channels)
         x = sampling.normals(len(text), shape, seed) if noise is None else np.float32(noise)
-        if x.shape != (len(text), *shape):
-            raise ValueError(f"noise has shape {x.shape}; give one of {shape} for each text.")
+        if x.shape != (len(text), *shape) or not np.isfinite(x).all():
+            raise ValueError(
+                f"noise has shape {x.shape}; give one of {shape}, finite, for each text."
+            )
         stride = steps if compiled else 1
         for begin, end, here in ((0, first, 1.0), (first, last, guidance), (last, steps, 1.0)):
             for step in range(begin, end, stride):
@@ -195,7 +196,7 @@ class Flow(keras.Model):
                 no such solver.
         """
         text = check_text(text, self.config.text_width)
-        _check_solver(steps, solver)
+        _check(steps, guidance, solver)
         if stops < 1 or steps % stops:
             raise ValueError(f"stops = {stops} must divide steps = {steps}.")
         x = sampling.normals(len(text), (GRID, GRID, self.config.channels), seed)
@@ -264,12 +265,10 @@ def _bounds(begin: int, end: int, steps: int) -> np.ndarray:
     return np.array((begin, end, steps), np.int32)
 
 
-def _check_solver(steps: int, solver: str) -> None:
-    if steps < 1 or solver not in SOLVERS:
-        raise ValueError(
-            f"steps = {steps}, solver = {solver!r}: give at least 1 step, and one of "
-            f"{tuple(SOLVERS)}."
-        )
+def _check(steps: int, guidance: float, solver: str = "euler") -> None:
+    ranges.check_all(steps=steps, guidance=guidance)
+    if solver not in SOLVERS:
+        raise ValueError(f"solver = {solver!r}; give one of {tuple(SOLVERS)}.")
 
 
 def _waves(numbers: Any) -> Any:
@@ -343,6 +342,7 @@ def resume(
             f"states have shape {states.shape}; give one state of a path for each of {len(text)} "
             "texts."
         )
+    _check(steps, guidance)
     if not 0 <= begin <= steps:
         raise ValueError(f"begin = {begin}; give a step from 0 to {steps}.")
     walk = flow._walk(guidance, "euler", xla)

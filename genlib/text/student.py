@@ -58,6 +58,16 @@ def words(text: str) -> list[str]:
     return _PARTS.findall(unicodedata.normalize("NFKC", text[:CHARACTERS]).lower())
 
 
+def unread(text: str) -> str:
+    """Returns a sentence that says which end of a text the student does not read, or nothing."""
+    if len(text) > CHARACTERS:
+        return f"Only the first {CHARACTERS:,} characters were read."
+    single = sum(len(w) if re.match(f"[{_CHINESE}]", w) else 1 for w in words(text))
+    if single > MOST:
+        return f"Only the first {MOST} words or Chinese characters were read."
+    return ""
+
+
 def features(text: str, size: int = 8192) -> list[int]:
     """Returns the numbers, from 1 to `size - 1`, of at most 256 features of a text.
 

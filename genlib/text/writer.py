@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.special import log_softmax
 
+from genlib import ranges
 from genlib.data import captions, scenes
 from genlib.data.captions import ATTRIBUTES
 from genlib.models import sampling
@@ -111,11 +112,7 @@ def describe(
         raise TypeError(f"A prompt is a text, got {type(prompt).__name__}.")
     if not prompt.strip():
         raise ValueError('The prompt is empty. Say what to show, such as "a sunset over the sea".')
-    if n < 1 or seed < 0 or not 0 <= temperature < np.inf:
-        raise ValueError(
-            f"n = {n}, seed = {seed}, temperature = {temperature}: give n of at least 1, the "
-            "others from 0."
-        )
+    ranges.check_all(n=n, seed=seed, temperature=temperature)
     if method not in get_args(Method):
         raise ValueError(f"Unknown method {method!r}. Choose one of {get_args(Method)}.")
     if writer is not None and method != "free":
@@ -359,7 +356,9 @@ def _note(
     if free:
         note += f" Left open: {free}."
     if found.unknown:
-        note += f" Unknown words: {', '.join(w[:24] for w in found.unknown[:8])}."
+        shown = ", ".join(w if len(w) < 25 else w[:24] + "…" for w in found.unknown[:8])
+        more = len(found.unknown) - 8
+        note += f" Unknown words: {shown}{f' and {more:,} more' * (more > 0)}."
     if found.cut:
         note += f" Only the first {CHARACTERS:,} characters were read."
     return note

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from genlib import backend, text
+from genlib import backend, text, weights
 from genlib.data import captions, scenes
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
@@ -165,6 +165,7 @@ class ShortcutTask(FitTask):
     def card(self) -> dict[str, Any]:
         """Returns also for which tokenizer, and how the teacher walked."""
         more = {"tokenizer": self.tokenizer.fingerprint(), "teacher": self.options}
+        more["teacher fingerprint"] = weights.fingerprint(self.teacher)
         return {**super().card(), **more}
 
     def walks(self, part: int) -> Walks:
@@ -278,7 +279,8 @@ class ImageStudentTask(ImageGPTTask):
 
     def card(self) -> dict[str, Any]:
         """Returns also how the teacher was asked."""
-        return {**super().card(), "teacher": {"guidance": self.guidance}}
+        more = {"teacher": {"guidance": self.guidance}}
+        return {**super().card(), **more, "teacher fingerprint": weights.fingerprint(self.teacher)}
 
     def batch(self, prepared: Arrays, chosen: np.ndarray, rng: np.random.Generator) -> Any:
         """Returns texts, tokens and the teacher's shares."""

@@ -13,7 +13,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from genlib import weights
+from genlib import ranges, weights
 from genlib.data import fashion_mnist
 from genlib.data.images import fingerprint, to_float
 from genlib.models.gan import ARTICLE, GAN, GANConfig
@@ -45,8 +45,7 @@ class GANTask:
                 f"{len(images)} images do not fill a batch of {config.batch_size}. "
                 "Give more images, or a smaller batch_size."
             )
-        if seed < 0:
-            raise ValueError(f"seed = {seed}; give 0 or a positive integer.")
+        ranges.check("seed", seed, of="training seed")
         self.images, self.config, self.seed, self.data_label = images, config, seed, data_label
         self.gan = GAN(config, seed)
         self.variables = self.gan.variables

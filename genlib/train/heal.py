@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from genlib import backend, pretrained, weights
+from genlib import backend, pretrained, ranges, weights
 from genlib.data import fashion_mnist
 from genlib.data.images import fingerprint, to_float, to_uint8
 from genlib.models import gan
@@ -80,6 +80,7 @@ class HealTask:
                 f"{len(images)} images and {latents} latents do not fill a batch of "
                 f"{c.batch_size}. Give more, or a smaller batch_size."
             )
+        ranges.check("seed", seed, of="training seed")
         self.images, self.seed, self.data_label, self.latents = images, seed, data_label, latents
         self.teacher = pretrained.load_generator(TEACHER)[0] if teacher is None else teacher
         kept = prune.choose_channels(prune.channel_importance(self.teacher), c.groups)
@@ -109,6 +110,7 @@ class HealTask:
             "config": {**asdict(self.config), "groups": list(self.config.groups)},
             "seed": self.seed,
             "teacher": TEACHER,
+            "teacher fingerprint": weights.fingerprint(self.teacher),
             "data": f"{self.data_label}, {len(self.images)} images; {self.latents} latents",
             "data fingerprint": fingerprint(self.images),
         }

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from genlib.data import scenes, to_float
+from genlib.data.images import fingerprint
 from genlib.models.judges import Judge, JudgeConfig, ScenesJudge, attribute_loss, build_judge
 from genlib.train.tasks import EPOCH, Arrays, FashionTask, FitTask, Recipe
 
@@ -39,6 +40,10 @@ class JudgeTask(FashionTask):
         model = build_judge(seed)
         model.config = config
         return model
+
+    def card(self) -> dict[str, Any]:
+        """Returns also which classes the images have."""
+        return {**super().card(), "labels fingerprint": fingerprint(self.data.train_labels)}
 
     def prepare(self, epoch: int) -> Arrays:
         """Returns the images, uint8, and their classes."""

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from genlib import backend, plot
+from genlib import backend, plot, ranges
 from genlib.weights import checkpoint
 from genlib.weights.checkpoint import State
 
@@ -96,18 +96,14 @@ def run(
         The state at the end: epochs completed, and the mean losses of each epoch.
 
     Raises:
-        ValueError: if `epochs` is smaller than 1.
-        RunError: if the folder holds another run.
+        ValueError: if `epochs` is out of its range in `genlib.ranges`.
+        RunError: if the folder holds another run, or a damaged one, or is being written.
         TrainingDiverged: at the first NaN or infinity; the last good checkpoint is kept.
         OSError: if the disk is full or the folder cannot be written; the last checkpoint stands.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs = {epochs}; give at least 1.")
-    folder = None if out is None else Path(out)
-    state = State()
-    if folder is not None:
-        checkpoint.open_run(folder, task.card())
-        state = checkpoint.restore(folder, task.variables())
+    ranges.check("epochs", epochs)
+    folder, card, state = None if out is None else Path(out), task.card(), State()
+    writer = nullcontext() if folder is None else checkpoint.open_run(folder, card)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -116,7 +112,9 @@ def run(
         TextColumn("{task.fields[report]}"),
     )
     bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
-    with bar, ThreadPoolExecutor(1) as ahead:
+    with writer, bar, ThreadPoolExecutor(1) as ahead:
+        if folder is not None:
+            state = checkpoint.restore(folder, task.variables())
         bar_id = bar.add_task("", total=epochs * task.steps_per_epoch, report="")
 
         def show(step: int, report: str) -> None:
@@ -142,7 +140,7 @@ def run(
                 sheets = folder / "samples"
                 sheets.mkdir(exist_ok=True)
                 plot.save_png(task.sample(), sheets / f"epoch-{state.epoch:04d}.png")
-                checkpoint.save(folder, state, task.variables())
+                checkpoint.save(folder, state, task.variables(), card)
             if on_epoch is not None:
                 on_epoch(state.epoch, state)
     return state

@@ -95,6 +95,8 @@ def export(
     path: str | Path,
     measure: Callable[[keras.Model], Mapping[str, Any]] | None = None,
     source: str | None = None,
+    *,
+    overwrite: bool = True,
 ) -> dict[str, Any]:
     """Writes a run's model, averaged where its task averages, as float16 weights with their card.
 
@@ -103,18 +105,26 @@ def export(
         path: of the weights, without ending.
         measure: measures the model that is written, and returns what the card shall say of it.
         source: of Fashion-MNIST, for tasks that need it.
+        overwrite: as in `weights.save`.
 
     Returns:
         The card.
 
     Raises:
         FileNotFoundError: if the folder holds no run, or no checkpoint yet.
-        RunError: if the run trains something else, or is damaged.
+        RunError: if the run trains something else, other data, or is damaged.
         OSError: if the weights cannot be written.
     """
     folder = Path(run)
     card = checkpoint.read_run(folder, (*TASKS, *weights.FORMER))
-    task = find(card["recipe"]).of(card, source)
+    with weights.reading(folder / "run.json"):
+        task = find(card["recipe"]).of(card, source)
+    for key, value in task.card().items() if measure else ():
+        if "fingerprint" in key and card.get(key, value) != value:
+            raise checkpoint.RunError(
+                f"{folder} holds a run with {key} = {card[key]!r}, and here it is {value!r}: other "
+                "data would measure something else. Give the --source that it was trained on."
+            )
     state = checkpoint.restore_trained(folder, task.variables())
     with task.trained() as model:
         weights.assign(model, weights.model_arrays(model, "float16"))  # measure what is written
@@ -126,5 +136,5 @@ def export(
             "hardware": bench.environment(),
             "metrics": dict(measure(model)) if measure else {},
         }
-        weights.save(path, weights.model_arrays(model, "float16"), card)
+        weights.save(path, weights.model_arrays(model, "float16"), card, overwrite=overwrite)
     return card

@@ -17,6 +17,7 @@ import numpy as np
 
 from genlib import text
 from genlib.data import captions, scenes
+from genlib.data.images import fingerprint
 from genlib.models.judges import ScenesJudge
 from genlib.models.tokenizer import Tokenizer, codes_to_latents
 from genlib.pipeline import Sample, best_of
@@ -104,6 +105,10 @@ class RejectionTask(FitTask):
         self.recipe = recipe or Recipe(epochs=2, learning_rate=2e-4, warmup=20)
         self.seed = seed
         self._begin(base.model)
+
+    def card(self) -> dict[str, Any]:
+        """Returns also which images were kept."""
+        return {**super().card(), "kept fingerprint": fingerprint(self.kept.latents)}
 
     def prepare(self, epoch: int) -> Arrays:
         """Returns an epoch of Scenes, and new captions of the kept images."""

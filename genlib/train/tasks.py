@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from genlib import backend, text, weights
+from genlib import backend, ranges, text, weights
 from genlib.data import FashionMNIST, captions, fashion_mnist, scenes, to_float
 from genlib.data.images import fingerprint
 from genlib.models import coarse_to_fine, flow
@@ -112,8 +112,7 @@ class FitTask:
     ) -> None:
         self.recipe = recipe or self.recipe
         self.seed = self.seed if seed is None else seed
-        if self.seed < 0:
-            raise ValueError(f"seed = {self.seed}; give 0 or a positive integer.")
+        ranges.check("seed", self.seed, of="training seed")
         self._begin(self.model_class(config or self.config_class(), self.seed))
 
     def _begin(self, model: keras.Model) -> None:
@@ -238,6 +237,10 @@ class TokenizerTask(FitTask):
     ) -> None:
         self.perceptual = perceptual or load_scenes_judge(PERCEPTUAL_NETWORK)
         super().__init__(recipe, config, seed)
+
+    def card(self) -> dict[str, Any]:
+        """Returns also which network compares the images."""
+        return {**super().card(), "perceptual fingerprint": weights.fingerprint(self.perceptual)}
 
     def prepare(self, epoch: int) -> Arrays:
         """Returns an epoch's images, uint8, which no other epoch has."""

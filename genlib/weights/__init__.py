@@ -7,11 +7,12 @@ weights can never run code. The shipped weights lie beside this module.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from genlib.backend import keras  # which keeps TensorFlow's start-up log away
-from genlib.files import write_atomic
+from genlib.files import check_file, write_atomic
 
 SHIPPED = Path(__file__).parent
 
@@ -43,17 +44,25 @@ def paths(path: str | Path) -> tuple[Path, Path]:
     return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")
 
 
-def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> Path:
+def save(
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    card: Mapping[str, Any],
+    *,
+    overwrite: bool = True,
+) -> Path:
     """Writes arrays and their card: `path.safetensors` and `path.json`, each whole or not at all.
 
-    The card is renamed into place last. If the machine stops between the two renames, the new
-    arrays stand beside the old card, and `load` refuses the pair. A writer that must keep the old
-    weights until the new ones are complete gives the new ones a new name.
+    The card is renamed into place first. If the machine stops between the two renames, the new card
+    stands alone, which is no obstacle later, or beside old arrays, and `load` refuses the pair. A
+    writer that must keep the old weights until the new ones are complete gives the new ones a new
+    name.
 
     Args:
         path: where, with or without `.safetensors`.
         arrays: name to array; numbers or truth values, any shape.
         card: what JSON can hold; `sha256` is added to it.
+        overwrite: weights that stand there are replaced; else they are an error.
 
     Returns:
         The arrays' file.
@@ -61,6 +70,7 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, 
     Raises:
         TypeError: if a value is not an array of numbers, or the card holds what JSON cannot.
         ValueError: if the card holds NaN or infinity.
+        FileExistsError: if there are weights, and they may not be overwritten.
         OSError: if the folder cannot be written or the disk is full.
 
     Example:
@@ -80,9 +90,33 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], card: Mapping[str, 
     full_card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(full_card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     weights_file, card_file = paths(path)
-    write_atomic(weights_file, content)
-    write_atomic(card_file, text.encode())
+    alone = _is_alone(card_file, weights_file)
+    write_atomic(card_file, text.encode(), overwrite=overwrite or alone)
+    write_atomic(weights_file, content, overwrite=overwrite)
     return weights_file
+
+
+def check_place(path: str | Path, *, overwrite: bool = True) -> Path:
+    """Makes sure, before the work, that `save` can write there.
+
+    Returns:
+        The arrays' file.
+
+    Raises:
+        FileExistsError: if there are weights, and they may not be overwritten.
+        OSError: if they cannot be written.
+    """
+    weights_file, card_file = paths(path)
+    check_file(weights_file, overwrite=overwrite)
+    check_file(card_file, overwrite=overwrite or _is_alone(card_file, weights_file))
+    return weights_file
+
+
+def _is_alone(card_file: Path, weights_file: Path) -> bool:
+    """Returns whether a card has no arrays: their writer was killed before it wrote them."""
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        return not weights_file.exists() and "sha256" in json.loads(card_file.read_bytes())
+    return False
 
 
 def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -178,6 +212,12 @@ def model_arrays(model: keras.Model, dtype: str | None = None) -> dict[str, np.n
     return arrays
 
 
+def fingerprint(model: keras.Model) -> str:
+    """Returns 16 hexadecimal digits that tell one model's weights, as float16, from another's."""
+    parts = [keras.ops.convert_to_numpy(v).astype("<f2").tobytes() for v in model.weights]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
 def assign(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
     """Puts named arrays into a model: all of them, or, if one does not fit, none.
 
@@ -207,12 +247,32 @@ def assign(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
         variable.assign(arrays[name])
 
 
+@contextlib.contextmanager
+def reading(card: str | Path) -> Iterator[None]:
+    """Turns what a damaged card leads to, such as a key that is missing, into one sentence.
+
+    Raises:
+        WeightsError: if anything in the block does not fit.
+    """
+    try:
+        yield
+    except WeightsError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise WeightsError(
+            f"The card of {card} does not describe its model ({error!r}). It is damaged, or of "
+            "another version of genlib: restore it, or make the weights again."
+        ) from error
+
+
 def settings(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """Turns what a card says of a model's settings back into its dataclass, nested ones too.
 
     Raises:
         WeightsError: if a setting is missing or unknown.
     """
+    if not isinstance(values, Mapping):
+        raise WeightsError(f"Settings are an object of names and values, not {values!r}.")
     hints = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if fields != set(values):
@@ -252,6 +312,7 @@ def load_model(
         raise WeightsError(
             f"{path} holds weights of {card.get('recipe')!r}, not of {' or '.join(recipes)}."
         )
-    made = model(settings(config, card["config"]))
+    with reading(path):
+        made = model(settings(config, card["config"]))
     assign(made, arrays)
     return made, card
