@@ -31,7 +31,7 @@ def measure(threads: int) -> dict[str, object]:
     from genlib.text import llm as module
 
     torch.set_num_threads(threads)
-    path = module._shipped()
+    path = module.shipped()
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     started = time.perf_counter()
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where, padding_side="left")

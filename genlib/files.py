@@ -201,6 +201,11 @@ def _stem(path: Path) -> str:
     return f".{path.name[:48]}"
 
 
+def is_temporary(path: Path) -> bool:
+    """Returns whether a file or folder has a temporary name of ours."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
 def is_leftover(path: Path) -> bool:
     """Returns whether a file or folder has a temporary name of ours, and its writer is dead."""
     named = _TEMPORARY.fullmatch(path.name)

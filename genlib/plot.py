@@ -335,7 +335,7 @@ def save_sheet(
     """
     tiles = sheet(images, gap=2)
     content = files.to_image(tiles, files.ending(Path(path)), text)
-    files.write_atomic(path, content, overwrite=overwrite)
+    files.write_atomic(Path(path), content, overwrite=overwrite)
 
 
 # --- curves and bars ----------------------------------------------------------------------------

@@ -32,7 +32,8 @@ class Range:
         if not isinstance(value, Integral if self.whole else Real) or isinstance(value, bool):
             return False
         # NaN is in no range.
-        return bool(self.least <= value <= self.most or (self.or_zero and value == 0))
+        number: Any = value
+        return bool(self.least <= number <= self.most or (self.or_zero and number == 0))
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"

@@ -49,7 +49,7 @@ def main(what, times, seed, folder):
         while status >= 0:  # it may end before its moment: then another one is drawn
             remove(name)
             process = start(what, name)
-            status = kill(process, rng.uniform(0, length), name if turn % 2 else None)
+            status = kill(process, rng.uniform(0, length), writing=turn % 2 == 1)
         left = sorted(str(path) for path in Path().rglob("*") if name in str(path))
         again = finished(start(what, name))
         same = again == 0 and result(what, name) == right
@@ -111,13 +111,20 @@ def finished(process):
 def kill(process, after, writing):
     """Kills a process after some seconds, or then while it writes; returns its status."""
     end = time.monotonic() + after
-    while time.monotonic() < end or (writing and not list(Path().rglob(f".*{writing}*.genlib"))):
+    while time.monotonic() < end or (writing and not is_writing()):
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.0005)
     os.kill(process, signal.SIGKILL)
     return finished(process)
+
+
+def is_writing():
+    """Returns whether a file or folder has a temporary name now."""
+    with contextlib.suppress(OSError):  # a folder that has got its own name meanwhile
+        return any(Path().rglob(".*.genlib"))
+    return False
 
 
 def result(what, name):

