@@ -36,7 +36,9 @@ class PromptCommand(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
-            if "--" not in given and any(a.startswith("-") for a in given):
+            like = [word for word in given if word.startswith("-")]
+            kind = type(error).__name__ in ("NoSuchOption", "MissingParameter")
+            if like and "--" not in given and (kind or any(" " in word for word in like)):
                 error.message += (
                     f". A prompt that begins with - stands behind --: {ctx.command_path} -- '-5 °C'"
                 )

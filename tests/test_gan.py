@@ -134,5 +134,5 @@ def test_bad_settings_are_refused_with_the_choices():
         room.build_generator("vgg")
     with pytest.raises(ValueError, match=r"'half'.*'one-stage' or 'two-stage'"):
         GAN(GANConfig(step="half"))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="n = 0; give a whole number from 1"):
         GAN().sample(0)

@@ -335,7 +335,7 @@ def test_a_constant_velocity_is_followed_exactly():
         (lambda: coarse().sample(TEXT, temperature=-1), "temperature"),
         (lambda: coarse().sample(TEXT, top_p=0), "top_p"),
         (lambda: coarse().sample(TEXT, min_p=2), "min_p"),
-        (lambda: flow().sample(TEXT, steps=0), "at least 1 step"),
+        (lambda: flow().sample(TEXT, steps=0), "steps = 0; give a whole number from 1"),
         (lambda: flow().sample(TEXT, solver="rk4"), "'rk4'"),
     ],
 )

@@ -192,7 +192,7 @@ def test_a_stop_text_ends_the_answer_and_is_cut_off(tiny):
 )
 def test_an_option_out_of_range_is_named(tiny, options):
     (name,) = options
-    with pytest.raises(ValueError, match=f"{name}=.* must be"):
+    with pytest.raises(ValueError, match=f"{name} = .*; give "):
         tiny.generate(["a"], **({"max_tokens": 2} | options))
 
 

@@ -33,7 +33,7 @@ def stream(seed: Seed, i: int) -> np.random.Generator:
     first, *turns = seed if isinstance(seed, tuple) else (seed,)
     ranges.check("seed", first)
     if min([*turns, i]) < 0:
-        raise ValueError(f"seed = {seed}, image {i}: give turns and images from 0.")
+        raise ValueError(f"seed = {seed}, image {i}: a turn or an image is a whole number from 0.")
     return np.random.default_rng(np.random.SeedSequence(first, spawn_key=(*turns, i)))
 
 
