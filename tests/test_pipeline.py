@@ -437,7 +437,7 @@ def test_the_command_line_takes_every_option_of_a_method(tmp_path, monkeypatch):
     assert options == {"xla": True, "steps": 2, "guidance": 1.5, "solver": "midpoint"}
     assert type(given["steps"]) is int
     given.clear()
-    CliRunner().invoke(cli.app, arguments[:6])
+    CliRunner().invoke(cli.app, [*arguments[:6], "--overwrite"])
     assert set(given) == {"seed", "method", "describe", "best_of"}  # the method's own defaults
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlib import backend, pretrained, train
+from genlib import backend, cli, pretrained, train
 from genlib.data import FashionMNIST
 from genlib.models import gan
 from genlib.models.gan import GANConfig
@@ -281,6 +282,21 @@ def test_what_is_lost_is_one_sentence_with_the_command_that_mends_it(damage, who
         "generator",
         "discriminator",
     }
+
+
+def test_the_command_of_the_message_is_one_that_mends(whole_run, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "it's a run"
+    shutil.copytree(whole_run[0], run)
+    (run / "state.json").unlink()
+    with pytest.raises(checkpoint.RunError) as error:
+        trained(run, 1)
+    words = shlex.split(str(error.value).rpartition("with: ")[2])
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert "stands at epoch 3" in capsys.readouterr().out
+    assert trained(run, 4)
 
 
 def test_a_damaged_last_checkpoint_is_left_for_the_one_before(whole_run, tmp_path):

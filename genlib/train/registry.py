@@ -104,7 +104,8 @@ def export(
         run: the folder of a run.
         path: of the weights, without ending.
         measure: measures the model that is written, and returns what the card shall say of it.
-        source: of Fashion-MNIST, for tasks that need it.
+        source: of Fashion-MNIST, for tasks that need it; what is measured on other data than the
+            run's is measured only where this names them.
         overwrite: as in `weights.save`.
 
     Returns:
@@ -119,7 +120,7 @@ def export(
     card = checkpoint.read_run(folder, (*TASKS, *weights.FORMER))
     with weights.reading(folder / "run.json"):
         task = find(card["recipe"]).of(card, source)
-    for key, value in task.card().items() if measure else ():
+    for key, value in task.card().items() if measure and source is None else ():
         if "fingerprint" in key and card.get(key, value) != value:
             raise checkpoint.RunError(
                 f"{folder} holds a run with {key} = {card[key]!r}, and here it is {value!r}: other "
