@@ -311,8 +311,12 @@ def describe(
     """Complete a prompt to full descriptions, as `genlib generate` does first."""
     from genlib import pipeline
 
-    for line in pipeline.describe(prompt, n, seed, writer):  # type: ignore[arg-type]
-        typer.echo(line)
+    pipeline.check(prompt, n, seed)
+    written = pipeline.complete(prompt, n, seed, writer)  # type: ignore[arg-type]
+    for note in dict.fromkeys(d.understood for d in written if d.understood):
+        typer.echo(note, err=True)
+    for described in written:
+        typer.echo(described.text)
 
 
 @app.command()
