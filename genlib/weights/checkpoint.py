@@ -182,15 +182,14 @@ def save(
         folder: of the run.
         state: how far it has come.
         variables: every Keras variable that training changes, by name.
-        run: the description of the run; what `run.json` says unless given.
+        run: the description of the run, for `mend`.
 
     Raises:
         OSError: if the disk is full or the folder cannot be written; the last checkpoint stands.
     """
     arrays = {name: np.asarray(backend.to_numpy(v.value)) for name, v in variables.items()}
     name, content = _name(state.epoch), asdict(state)
-    run = read_run(folder) if run is None else run
-    weights.save(folder / name, arrays, {**content, "run": dict(run)})
+    weights.save(folder / name, arrays, {**content, "run": dict(run or {})})
     _write_json(folder / "state.json", {**content, "checkpoint": name})
     before = [epoch for epoch in _epochs(folder) if epoch < state.epoch]
     for epoch in before[:-1]:
@@ -222,7 +221,7 @@ def restore(folder: Path, variables: Mapping[str, Any]) -> State:
     except (weights.WeightsError, FileNotFoundError) as error:
         raise _lost(folder, f"The last checkpoint is lost: {str(error).rstrip('.')}") from error
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-    if shapes != {name: tuple(v.shape) for name, v in variables.items()}:
+    if shapes != {name: tuple(v.value.shape) for name, v in variables.items()}:
         raise RunError(
             f"{folder} holds the variables of another model: {sorted(arrays)[:3]}…, expected "
             f"{sorted(variables)[:3]}…. Give the settings that the run was started with."
