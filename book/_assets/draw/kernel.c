@@ -71,7 +71,8 @@ INLINE v128_t exponential(v128_t x) {
   static const float terms[] = {1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f, 1, 1};
   v128_t sum = all(1 / 5040.f);
   for (int i = 0; i < 7; i++) sum = multiply_add(sum, x, all(terms[i]));
-  v128_t power = wasm_i32x4_shl(wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127)), 23);
+  v128_t power =
+      wasm_i32x4_shl(wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127)), 23);
   return wasm_f32x4_mul(sum, power);
 }
 
@@ -88,15 +89,19 @@ INLINE float sum_of(v128_t v) {
 
 // What lies in memory in the order in which tiles read it: panels of eight columns.
 typedef struct {
-  int rows, columns; // how many numbers go in and come out; columns are filled up to a multiple of 8
-  float *floats;     // (columns / 8, rows, 8), or
-  int8_t *bytes;     // (columns / 8, rows / 4, 8, 4): quantized, each column with its own scale
-  float *scales;     // of the columns
-  float *sums;       // of the columns' weights, as they are after quantization
+  int rows,
+      columns;   // how many numbers go in and come out; columns are filled up to a multiple of 8
+  float *floats; // (columns / 8, rows, 8), or
+  int8_t *bytes; // (columns / 8, rows / 4, 8, 4): quantized, each column with its own scale
+  float *scales; // of the columns
+  float *sums;   // of the columns' weights, as they are after quantization
 } Matrix;
 
 INLINE float half(uint16_t h) { // float16 to float32
-  union { uint32_t bits; float value; } v = {(uint32_t)(h & 0x7fff) << 13};
+  union {
+    uint32_t bits;
+    float value;
+  } v = {(uint32_t)(h & 0x7fff) << 13};
   v.value *= 0x1p112f; // mends the exponent, and small numbers with it
   v.bits |= (uint32_t)(h & 0x8000) << 16;
   return v.value;
@@ -212,14 +217,16 @@ static Range quantize(const float *x, int n, uint8_t *bytes) {
   Range range = {low, (high - low) / 127};
   v128_t scale = all(127 / (high - low)), shift = all(-low * 127 / (high - low));
   for (int i = 0; i < n; i += 4) {
-    v128_t q = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(multiply_add(load(x + i), scale, shift)));
+    v128_t q =
+        wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(multiply_add(load(x + i), scale, shift)));
     q = wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(q, q), q);
     wasm_v128_store32_lane(bytes + i, q, 0);
   }
   return range;
 }
 
-INLINE void tile_bytes(int rows, Rows a, const uint8_t *x, const Range *ranges, int row, const Matrix *m, Target t, int column) {
+INLINE void tile_bytes(int rows, Rows a, const uint8_t *x, const Range *ranges, int row,
+                       const Matrix *m, Target t, int column) {
   v128_t sums[ROWS][2];
   for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = wasm_i32x4_splat(0);
   const int8_t *panel = m->bytes + column * m->rows;
@@ -244,7 +251,8 @@ INLINE void tile_bytes(int rows, Rows a, const uint8_t *x, const Range *ranges, 
     }
 }
 
-static void multiply_bytes(Rows a, int rows, const uint8_t *x, const Range *ranges, const Matrix *m, Target t) {
+static void multiply_bytes(Rows a, int rows, const uint8_t *x, const Range *ranges, const Matrix *m,
+                           Target t) {
   for (int c = 0; c < m->columns; c += COLUMNS) {
     int row = 0;
     for (; row + ROWS <= rows; row += ROWS) tile_bytes(ROWS, a, x, ranges, row, m, t, c);
@@ -263,7 +271,8 @@ static void need(int numbers) {
 static void multiply(Rows a, int rows, const Matrix *m, Target t) {
   if (m->floats) return multiply_floats(a, rows, m->floats, m->columns, t);
   Range ranges[IMAGE];
-  for (int r = 0; r < rows; r++) ranges[r] = quantize(a.start + r * a.stride, a.length, bytes + r * a.stride);
+  for (int r = 0; r < rows; r++)
+    ranges[r] = quantize(a.start + r * a.stride, a.length, bytes + r * a.stride);
   multiply_bytes(a, rows, bytes, ranges, m, t);
 }
 
@@ -278,13 +287,19 @@ typedef struct {
 typedef struct {
   Block blocks[32];
   float *norm;
-  Matrix *read_text; float *read_text_bias;
-  Matrix *read_time; float *read_time_bias;
-  Matrix *mix; float *mix_bias;
-  Matrix *read; float *read_bias;
+  Matrix *read_text;
+  float *read_text_bias;
+  Matrix *read_time;
+  float *read_time_bias;
+  Matrix *mix;
+  float *mix_bias;
+  Matrix *read;
+  float *read_bias;
   float *place;
-  Matrix *head; float *head_bias;
-  Matrix *read_width; float *read_width_bias; // of a shortcut only
+  Matrix *head;
+  float *head_bias;
+  Matrix *read_width;
+  float *read_width_bias; // of a shortcut only
 } Parts;
 
 typedef struct {
@@ -292,13 +307,17 @@ typedef struct {
   int layers, width, heads, kv_heads, hidden, channels;
   float epsilon;
   float *cos, *sin; // of the rotary positions, (TOKENS, head size); each second sine is negative
-  float *x, *h, *qkv, *attended, *gate_up, *modulation, *known, *condition, *tokens, *keys, *values, *scores;
+  float *x, *h, *qkv, *attended, *gate_up, *modulation, *known, *condition, *tokens, *keys, *values,
+      *scores;
 } Flow;
 
 // Makes a flow of its parts, `7 × layers` of the blocks and then the others.
-EXPORT(flow) Flow *flow(void **parts, int layers, int width, int heads, int kv_heads, int hidden, int channels, int shortcut, float epsilon) {
+EXPORT(flow)
+Flow *flow(void **parts, int layers, int width, int heads, int kv_heads, int hidden, int channels,
+           int shortcut, float epsilon) {
   Flow *f = take(sizeof(Flow));
-  f->layers = layers, f->width = width, f->heads = heads, f->kv_heads = kv_heads, f->hidden = hidden;
+  f->layers = layers, f->width = width, f->heads = heads, f->kv_heads = kv_heads,
+  f->hidden = hidden;
   f->channels = channels, f->epsilon = epsilon;
   __builtin_memcpy(f->parts.blocks, parts, layers * sizeof(Block));
   __builtin_memcpy(&f->parts.norm, parts + 7 * layers, (shortcut ? 14 : 12) * sizeof(void *));
@@ -318,7 +337,9 @@ EXPORT(cosines) float *cosines(Flow *f) { return f->cos; }
 EXPORT(sines) float *sines(Flow *f) { return f->sin; }
 
 static Rows rows_of(const float *x, int width) { return (Rows){x, width, 1, width, 0}; }
-static Target onto(float *x, int width, const float *bias) { return (Target){x, width, bias, 0, 0}; }
+static Target onto(float *x, int width, const float *bias) {
+  return (Target){x, width, bias, 0, 0};
+}
 
 static void silu_all(float *x, int n) {
   for (int i = 0; i < n; i += 4) store(x + i, silu(load(x + i)));
@@ -373,11 +394,13 @@ static void attend(const Flow *f, int stride, int size) {
     const float *k = f->qkv + (f->heads + kv) * size, *v = k + f->kv_heads * size;
     for (int t = 0; t < TOKENS; t++) { // keys as columns, values as rows, both in panels
       for (int i = 0; i < size; i++) f->keys[(t / 8 * size + i) * 8 + t % 8] = k[t * stride + i];
-      for (int i = 0; i < size; i++) f->values[(i / 8 * TOKENS + t) * 8 + i % 8] = v[t * stride + i];
+      for (int i = 0; i < size; i++)
+        f->values[(i / 8 * TOKENS + t) * 8 + i % 8] = v[t * stride + i];
     }
     Rows queries = {f->qkv + h * size, stride, 1, size, 0};
     multiply_floats(queries, TOKENS, f->keys, TOKENS, onto(f->scores, TOKENS, 0));
-    for (int t = 0; t < TOKENS; t++) softmax(f->scores + t * TOKENS, TOKENS, 1 / __builtin_sqrtf(size));
+    for (int t = 0; t < TOKENS; t++)
+      softmax(f->scores + t * TOKENS, TOKENS, 1 / __builtin_sqrtf(size));
     Target target = onto(f->attended + h * size, f->heads * size, 0);
     multiply_floats(rows_of(f->scores, TOKENS), TOKENS, f->values, size, target);
   }
@@ -409,17 +432,23 @@ static void exchange(float *latents, float *tokens, int channels, int back) {
       for (int c = 0; c < channels; c++) {
         float *a = latents + (y * 2 * SIDE + x) * channels + c;
         float *b = tokens + ((y / 2 * SIDE + x / 2) * 4 + y % 2 * 2 + x % 2) * channels + c;
-        if (back) *a = *b; else *b = *a;
+        if (back) *a = *b;
+        else *b = *a;
       }
 }
 
 // Flow.call for one image: from its points, its text, and the waves of time and width, a velocity.
-EXPORT(velocity) void velocity(const Flow *f, float *x, const float *text, const float *time, const float *step, float *v) {
+EXPORT(velocity)
+void velocity(const Flow *f, float *x, const float *text, const float *time, const float *step,
+              float *v) {
   const Parts *p = &f->parts;
   int width = f->width, numbers = 4 * f->channels;
   multiply(rows_of(time, WAVES), 1, p->read_time, onto(f->known, width, p->read_time_bias));
-  multiply(rows_of(text, p->read_text->rows), 1, p->read_text, (Target){f->known, width, p->read_text_bias, 0, 1});
-  if (p->read_width) multiply(rows_of(step, WAVES), 1, p->read_width, (Target){f->known, width, p->read_width_bias, 0, 1});
+  multiply(rows_of(text, p->read_text->rows), 1, p->read_text,
+           (Target){f->known, width, p->read_text_bias, 0, 1});
+  if (p->read_width)
+    multiply(rows_of(step, WAVES), 1, p->read_width,
+             (Target){f->known, width, p->read_width_bias, 0, 1});
   silu_all(f->known, width);
   multiply(rows_of(f->known, width), 1, p->mix, onto(f->condition, width, p->mix_bias));
   silu_all(f->condition, width);
@@ -441,7 +470,8 @@ typedef struct {
   float *latents, *x, *h, *between, *wide, *pixels, *smooth, *colours; // images with a rim of zeros
 } Decoder;
 
-EXPORT(decoder) Decoder *decoder(void **parts, int count, int blocks, int channels, int width, int pixel_width) {
+EXPORT(decoder)
+Decoder *decoder(void **parts, int count, int blocks, int channels, int width, int pixel_width) {
   Decoder *d = take(sizeof(Decoder));
   __builtin_memcpy(d->parts, parts, count * sizeof(void *));
   d->blocks = blocks, d->channels = channels, d->width = width, d->pixel_width = pixel_width;
@@ -458,7 +488,8 @@ EXPORT(decoder) Decoder *decoder(void **parts, int count, int blocks, int channe
 INLINE float *inside(float *x, int side, int channels) { return x + (side + 3) * channels; }
 
 // A 3×3 convolution: one product of matrices for each row of pixels.
-static void convolve(float *x, int side, int channels, const Matrix *m, const float *bias, float *y, int outputs, int add) {
+static void convolve(float *x, int side, int channels, const Matrix *m, const float *bias, float *y,
+                     int outputs, int add) {
   int stride = (side + 2) * channels;
   Range range = {0, 0}, ranges[IMAGE];
   if (m->bytes) range = quantize(x, (side + 2) * stride, bytes); // overlapping rows share a range
@@ -485,7 +516,9 @@ EXPORT(decode) void decode(Decoder *d, const float *latents, uint8_t *rgba) {
   for (int y = 0; y < GRID; y++)
     for (int i = 0; i < GRID * d->channels; i++) {
       float v = latents[y * GRID * d->channels + i];
-      inside(d->latents, GRID, d->channels)[y * (GRID + 2) * d->channels + i] = v < -1 ? -1 : v > 1 ? 1 : v;
+      inside(d->latents, GRID, d->channels)[y * (GRID + 2) * d->channels + i] = v < -1  ? -1
+                                                                                : v > 1 ? 1
+                                                                                        : v;
     }
   convolve(d->latents, GRID, d->channels, p[0], p[1], d->x, width, 0);
   p += 2;
@@ -500,7 +533,8 @@ EXPORT(decode) void decode(Decoder *d, const float *latents, uint8_t *rgba) {
     multiply(places, GRID, p[0], onto(d->wide, 16 * thin, p[1]));
     for (int y = 0; y < 4; y++)
       for (int x = 0; x < GRID; x++)
-        __builtin_memcpy(inside(d->pixels, IMAGE, thin) + ((4 * row + y) * (IMAGE + 2) + 4 * x) * thin,
+        __builtin_memcpy(inside(d->pixels, IMAGE, thin) +
+                             ((4 * row + y) * (IMAGE + 2) + 4 * x) * thin,
                          d->wide + (x * 16 + y * 4) * thin, 4 * thin * sizeof(float));
   }
   convolve(d->pixels, IMAGE, thin, p[2], p[3], d->smooth, thin, 0);

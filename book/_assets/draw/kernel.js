@@ -1,6 +1,6 @@
 // The kernel's networks as JavaScript sees them: `Flow` steps, `Decoder` decodes, one image a call.
 
-import { arrays } from "./weights.js";
+import { arrays, get } from "./weights.js";
 
 const { fround } = Math;
 const SIDE = 8; // an image is 8 × 8 tokens
@@ -12,9 +12,7 @@ const FREQUENCIES = Float32Array.from({ length: 32 }, (_, i) => Math.exp((i * Ma
 /** Compiles the kernel: with relaxed SIMD where the browser has it. */
 export async function compile(folder) {
   for (const name of ["kernel-relaxed.wasm", "kernel-simd.wasm"]) {
-    const response = await fetch(new URL(name, folder));
-    if (!response.ok) throw new Error(`${name} gave ${response.status}.`);
-    const bytes = await response.arrayBuffer();
+    const bytes = await (await get(new URL(name, folder))).arrayBuffer();
     if (WebAssembly.validate(bytes)) return WebAssembly.compile(bytes);
   }
   throw new Error("This browser has no WebAssembly with SIMD.");
@@ -30,7 +28,8 @@ export class Kernel {
     return this.call.memory.buffer.byteLength;
   }
 
-  floats(at, length) { // a new view each time: memory that grows moves
+  floats(at, length) {
+    // a new view each time: memory that grows moves
     return new Float32Array(this.call.memory.buffer, at, length);
   }
 
@@ -54,7 +53,8 @@ export class Kernel {
     return { list, count: made.length };
   }
 
-  grown(bytes) { // one place for arrays as they come, large enough for each
+  grown(bytes) {
+    // one place for arrays as they come, large enough for each
     if (this.size >= bytes) return this.staging;
     this.size = bytes;
     return this.call.take(bytes);
@@ -70,7 +70,16 @@ export class Flow {
     const large = (rows, columns) => int8 && rows >= t.width && columns >= t.width;
     const { list } = kernel.parts(buffer, large);
     this.at = kernel.call.flow(
-      list, t.layers, t.width, t.heads, t.kv_heads, t.hidden, channels, shortcut ? 1 : 0, t.epsilon);
+      list,
+      t.layers,
+      t.width,
+      t.heads,
+      t.kv_heads,
+      t.hidden,
+      channels,
+      shortcut ? 1 : 0,
+      t.epsilon,
+    );
     this.rotate(t.width / t.heads, t.rotary_base);
     this.x = kernel.room(this.size);
     this.v = kernel.room(this.size);
@@ -129,7 +138,11 @@ export class Flow {
     let x;
     for (let i = 0; i < steps; i++) {
       x = this.step(i / steps, 1 / steps, guidance);
-      if (i < steps - 1) seen(i + 1, x.map((number) => number * this.spread));
+      if (i < steps - 1)
+        seen(
+          i + 1,
+          x.map((number) => number * this.spread),
+        );
     }
     return x.map((number) => number * this.spread);
   }
@@ -138,11 +151,20 @@ export class Flow {
 /** The tokenizer's decoder. */
 export class Decoder {
   constructor(kernel, { buffer, config }, int8 = false) {
-    const { levels, width, pixel_width: thin, encoder_blocks: before, decoder_blocks: blocks } = config;
+    const {
+      levels,
+      width,
+      pixel_width: thin,
+      encoder_blocks: before,
+      decoder_blocks: blocks,
+    } = config;
     const encoder = 4 + 4 * before; // arrays of the encoder, which stand first
     this.kernel = kernel;
     const { list, count } = kernel.parts(
-      buffer, (rows, columns) => int8 && rows >= width && columns >= width, encoder);
+      buffer,
+      (rows, columns) => int8 && rows >= width && columns >= width,
+      encoder,
+    );
     this.at = kernel.call.decoder(list, count, blocks, levels.length, width, thin);
     this.size = LATENTS * levels.length;
     this.latents = kernel.room(this.size);

@@ -8,9 +8,11 @@ const { fround, imul } = Math;
 
 // ---------------------------------------------------------------- from a seed to a stream
 
-function words(number) { // 32 bits each, the lowest first
+function words(number) {
+  // 32 bits each, the lowest first
   const found = [];
-  for (let n = BigInt(number); n > 0n || !found.length; n >>= 32n) found.push(Number(n & 0xffffffffn));
+  for (let n = BigInt(number); n > 0n || !found.length; n >>= 32n)
+    found.push(Number(n & 0xffffffffn));
   return found;
 }
 
@@ -37,7 +39,8 @@ function seedWords(seed, key) {
   return Array.from({ length: 8 }, (_, i) => hash(pool[i % 4], 0x58f38ded) >>> 0);
 }
 
-const limbs = (number) => Float64Array.from({ length: 8 }, (_, i) => Number((number >> BigInt(16 * i)) & 0xffffn));
+const limbs = (number) =>
+  Float64Array.from({ length: 8 }, (_, i) => Number((number >> BigInt(16 * i)) & 0xffffn));
 const MULTIPLIER = limbs((2549297995355413924n << 64n) | 4865540595714422341n);
 
 /** A stream of random numbers; `key` is a list of whole numbers, as NumPy's `spawn_key`. */
@@ -119,7 +122,8 @@ export class Stream {
       const x = fround(size * WIDTH[i]) * (bits & 0x100 ? -1 : 1);
       if (size < INSIDE[i]) return x;
       if (i === 0) {
-        for (;;) { // the tail
+        for (;;) {
+          // the tail
           const far = fround(fround(-1 / EDGE) * fround(Math.log1p(-this.float())));
           const y = -fround(Math.log1p(-this.float()));
           if (fround(y + y) > fround(far * far)) {

@@ -49,10 +49,12 @@ export class Pool {
     while (this.idle.length && this.waiting.length) {
       const worker = this.idle.shift();
       const { message, seen, resolve, reject } = this.waiting.shift();
-      this.ask(worker, { kind: "draw", ...message }, seen).then(resolve, reject).finally(() => {
-        this.idle.push(worker);
-        this.next();
-      });
+      this.ask(worker, { kind: "draw", ...message }, seen)
+        .then(resolve, reject)
+        .finally(() => {
+          this.idle.push(worker);
+          this.next();
+        });
     }
   }
 
@@ -71,7 +73,8 @@ export class Pool {
     return error ? reject(new Error(error)) : resolve(result);
   }
 
-  failed(worker, event) { // its module did not load
+  failed(worker, event) {
+    // its module did not load
     for (const [id, asked] of this.running) {
       if (asked.worker !== worker) continue;
       this.running.delete(id);

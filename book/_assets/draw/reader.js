@@ -16,7 +16,8 @@ const WORD = "[\\p{L}\\p{N}_]";
 const EDGE = `(?:(?<!${WORD})(?=${WORD})|(?<=${WORD})(?!${WORD}))`;
 const NOT = new RegExp(`n[’']t${EDGE}`, "gu");
 const LESS = new RegExp(`${EDGE}([a-z]+)(?:-free|less)${EDGE}`, "gu");
-const SPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
+const SPACE =
+  "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
 const SPACES_BEFORE = new RegExp(`^${SPACE}+`, "u");
 const SPACES_AFTER = new RegExp(`${SPACE}+$`, "u");
 
@@ -36,13 +37,15 @@ export function shorten(prompt) {
   return kept.replace(SPACES_AFTER, "");
 }
 
-function key(text) { // its tokens, without articles and without the s of a plural
+function key(text) {
+  // its tokens, without articles and without the s of a plural
   return (text.match(TOKENS) ?? [])
     .filter((token) => !["a", "an", "the"].includes(token))
     .map((token) => (count(token) > 3 && /[^sui]s$/u.test(token) ? token.slice(0, -1) : token));
 }
 
-function* slips(word) { // what is a slip away, the likeliest slips first
+function* slips(word) {
+  // what is a slip away, the likeliest slips first
   const letters = [..."abcdefghijklmnopqrstuvwxyz"];
   const cut = Array.from({ length: word.length + 1 }, (_, i) => [word.slice(0, i), word.slice(i)]);
   yield cut.filter(([, b]) => b.length > 1).map(([a, b]) => a + b[1] + b[0] + b.slice(2));
@@ -52,7 +55,8 @@ function* slips(word) { // what is a slip away, the likeliest slips first
   ];
   const vowels = [..."aeiouy"]; // in a short word, only a vowel for a vowel
   const long = word.length > 5;
-  yield cut.slice(0, -1)
+  yield cut
+    .slice(0, -1)
     .filter(([, b]) => long || vowels.includes(b[0]))
     .flatMap(([a, b]) => (long ? letters : vowels).map((c) => a + c + b.slice(1)));
 }
@@ -82,8 +86,9 @@ export class Reader {
     const lost = [];
     let told = named;
     for (const item of unknown) {
-      const found = Object.entries(guesses.get(item) ?? {})
-        .filter(([name, value]) => !(excluded[name] ?? []).includes(value));
+      const found = Object.entries(guesses.get(item) ?? {}).filter(
+        ([name, value]) => !(excluded[name] ?? []).includes(value),
+      );
       told = { ...Object.fromEntries(found), ...told };
       if (!found.length) lost.push(...item[0].split(" "));
     }
@@ -93,8 +98,11 @@ export class Reader {
   /** A text in small letters, with words for emoji, and with simplified characters. */
   clean(text) {
     const plain = [...text.normalize("NFKC").toLowerCase()];
-    return plain.map((c) => this.letters.get(c) ?? c).join("")
-      .replace(NOT, " not").replaceAll("cannot", "can not")
+    return plain
+      .map((c) => this.letters.get(c) ?? c)
+      .join("")
+      .replace(NOT, " not")
+      .replaceAll("cannot", "can not")
       .replace(LESS, (whole, stem) => {
         const says = (this.table.get(key(stem).join(" ")) ?? []).some((mark) => this.of.has(mark));
         return this.table.has(key(whole).join(" ")) || !says ? whole : `without ${stem}, `;
@@ -105,7 +113,7 @@ export class Reader {
   pieces(text) {
     const said = key(text).map((word) => this.spell(word));
     const found = [];
-    for (let start = 0; start < said.length; ) {
+    for (let start = 0; start < said.length;) {
       let end = Math.min(start + LONGEST, said.length);
       while (end > start && !this.table.has(said.slice(start, end).join(" "))) end--;
       const marks = end > start ? this.table.get(said.slice(start, end).join(" ")) : null;
@@ -121,9 +129,16 @@ export class Reader {
   spell(word) {
     if (word.length < 4 || this.vocabulary.has(word) || !/^[a-z]+$/.test(word)) return word;
     for (const reached of slips(word)) {
-      const near = [...new Set(reached)].filter((w) => this.vocabulary.has(w) && w[0] === word[0]).sort();
+      const near = [...new Set(reached)]
+        .filter((w) => this.vocabulary.has(w) && w[0] === word[0])
+        .sort();
       if (near.length) {
-        const says = (w) => this.vocabulary.get(w).filter((mark) => this.of.has(mark)).sort().join();
+        const says = (w) =>
+          this.vocabulary
+            .get(w)
+            .filter((mark) => this.of.has(mark))
+            .sort()
+            .join();
         const alike = near.every((w) => says(w) === says(near[0]));
         return alike && !this.vocabulary.get(near[0]).some((m) => NO.includes(m)) ? near[0] : word;
       }
@@ -167,7 +182,8 @@ export class Reader {
           if (body && value === "night") continue; // the moon may be seen by day, too
           const name = this.of.get(value);
           const [old, end] = named.get(name) ?? ["day", 0];
-          if (old === "day" || before === "的" || end === piece.start) named.set(name, [value, piece.end]);
+          if (old === "day" || before === "的" || end === piece.start)
+            named.set(name, [value, piece.end]);
         }
         if (body) bodies.push([clause, piece.start]);
         for (const mark of marks) {
@@ -184,7 +200,9 @@ export class Reader {
     }
     if (moon) told.time ??= "night";
     const near = sides
-      .flatMap(([c, at, side]) => bodies.filter(([k]) => k === c).map(([, p]) => [Math.abs(at - p), side]))
+      .flatMap(([c, at, side]) =>
+        bodies.filter(([k]) => k === c).map(([, p]) => [Math.abs(at - p), side]),
+      )
       .sort(([a, s], [b, t]) => a - b || (s < t ? -1 : 1));
     if (near.length && near[0][0] <= NEAR) told.light ??= near[0][1];
     return { named: told, excluded: without, unknown: runs(unknown) };
@@ -213,7 +231,8 @@ function runs(unknown) {
   for (const [piece, isOpen] of unknown) {
     const chinese = isChinese(piece.text);
     const last = found.at(-1);
-    if (last && piece.start === end && last[1] === isOpen && chinese && joinable) last[0] += piece.text;
+    if (last && piece.start === end && last[1] === isOpen && chinese && joinable)
+      last[0] += piece.text;
     else found.push([piece.text, isOpen]);
     [end, joinable] = [piece.end, chinese];
   }

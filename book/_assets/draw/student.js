@@ -16,7 +16,8 @@ export function words(text) {
   return read.normalize("NFKC").toLowerCase().match(PARTS) ?? [];
 }
 
-function pieces(word) { // three and four neighbouring letters, `_` being the ends
+function pieces(word) {
+  // three and four neighbouring letters, `_` being the ends
   if (word.length <= 3) return [];
   const inside = ["_", ...word.slice(0, 24), "_"];
   return [3, 4].flatMap((n) => inside.slice(n - 1).map((_, i) => inside.slice(i, i + n).join("")));
@@ -86,7 +87,9 @@ export class Student {
     x = x.map((v) => v / Math.sqrt(Math.max(ids.length, 1)));
     for (let at = 0; at < 10; at += 5) {
       const [scale, enter, enterBias, leave, leaveBias] = layers.slice(at, at + 5);
-      const h = dense(normalized(x, scale), enter, enterBias, hidden).map((v) => v / (1 + Math.exp(-v)));
+      const h = dense(normalized(x, scale), enter, enterBias, hidden).map(
+        (v) => v / (1 + Math.exp(-v)),
+      );
       const more = dense(h, leave, leaveBias, width);
       x = x.map((v, i) => v + more[i]);
     }

@@ -5,27 +5,37 @@ import { normals } from "./noise.js";
 import { Pool, workersHere } from "./pool.js";
 import { Reader } from "./reader.js";
 import { Student } from "./student.js";
-import { load } from "./weights.js";
+import { get, load } from "./weights.js";
 import { Writer } from "./writer.js";
 
 const HERE = new URL("./", import.meta.url);
 const WEIGHTS = new URL("weights/", HERE);
 export const TWICE = { steps: 50, guidance: 3 }; // the slow way: textbook steps, each run twice
 
+const told = async (name) => (await get(new URL(`${name}.json`, WEIGHTS))).json();
+
 /** The bytes of each file of weights. */
-export async function sizes() {
-  return (await fetch(new URL("sizes.json", WEIGHTS))).json();
-}
+export const sizes = () => told("sizes");
+
+/** What was recorded of the book's machine, for the chart. */
+export const frontier = () => told("frontier");
 
 /** Opens what draws. `progress` is called with bytes that have come. */
 export async function open(progress) {
-  const get = (name) => load(WEIGHTS, name, progress);
+  const fetched = (name) => load(WEIGHTS, name, progress);
   const [module, words, fast, tokenizer, student] = await Promise.all([
     compile(HERE),
-    fetch(new URL("lexicon.json", WEIGHTS)).then((answer) => answer.json()),
-    get("flow-shortcut"), get("tokenizer"), get("text-student"),
+    told("lexicon"),
+    fetched("flow-shortcut"),
+    fetched("tokenizer"),
+    fetched("text-student"),
   ]);
-  return new Studio(module, words, { flow: settings(fast), tokenizer: settings(tokenizer) }, settings(student));
+  return new Studio(
+    module,
+    words,
+    { flow: settings(fast), tokenizer: settings(tokenizer) },
+    settings(student),
+  );
 }
 
 const settings = ({ card, buffer }) => ({ buffer, config: card.config });
@@ -42,10 +52,15 @@ class Studio {
   /** Makes the workers ready for a precision; those that are ready stay. */
   async prepare(int8) {
     if (this.int8 === int8) return;
-    this.int8 = undefined;
     const { module, files } = this;
+    this.int8 = int8; // what is asked for later is loaded after this
     this.bytes = await this.pool.load({ module, files, int8 });
-    this.int8 = int8;
+  }
+
+  /** Ends the workers. */
+  close() {
+    this.pool.close();
+    this.slow?.close();
   }
 
   embed(text) {
@@ -66,11 +81,17 @@ class Studio {
     const embedded = new Map(descriptions.map(({ text }) => [text, this.embed(text)]));
     const noises = descriptions.map((_, i) => this.noise(seed, i));
     const start = performance.now();
-    const each = await Promise.all(descriptions.map(async ({ text }, i) => {
-      const { pixels, spent } = await this.pool.draw({ text: embedded.get(text), noise: noises[i], steps });
-      seen(i, pixels);
-      return spent;
-    }));
+    const each = await Promise.all(
+      descriptions.map(async ({ text }, i) => {
+        const { pixels, spent } = await this.pool.draw({
+          text: embedded.get(text),
+          noise: noises[i],
+          steps,
+        });
+        seen(i, pixels);
+        return spent;
+      }),
+    );
     return { each, all: performance.now() - start };
   }
 
@@ -82,9 +103,9 @@ class Studio {
   /** Lets both ways start from the same noise; `seen(lane, {done, spent, pixels})` watches them. */
   async race(description, seed, steps, progress, seen) {
     if (!this.slow) {
-      const slow = settings(await load(WEIGHTS, "flow", progress));
+      const flow = settings(await load(WEIGHTS, "flow", progress));
       this.slow = new Pool(1);
-      await this.slow.load({ module: this.module, files: { ...this.files, flow: slow }, int8: false });
+      await this.slow.load({ module: this.module, files: { ...this.files, flow }, int8: false });
     }
     await this.prepare(false);
     const same = { text: this.embed(description.text), noise: this.noise(seed, 0), watched: true };

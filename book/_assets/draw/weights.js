@@ -12,11 +12,21 @@ export function arrays(buffer) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
   delete header.__metadata__;
-  return Object.keys(header).sort().map((name) => {
-    const { dtype, shape, data_offsets: [start, end] } = header[name];
-    if (dtype !== "F16") throw new Error(`${name} is ${dtype}; this page reads F16.`);
-    return { name, shape, data: new Uint16Array(buffer.slice(8 + length + start, 8 + length + end)) };
-  });
+  return Object.keys(header)
+    .sort()
+    .map((name) => {
+      const {
+        dtype,
+        shape,
+        data_offsets: [start, end],
+      } = header[name];
+      if (dtype !== "F16") throw new Error(`${name} is ${dtype}; this page reads F16.`);
+      return {
+        name,
+        shape,
+        data: new Uint16Array(buffer.slice(8 + length + start, 8 + length + end)),
+      };
+    });
 }
 
 /** Turns float16 numbers, as bits, into a Float32Array. */
@@ -34,7 +44,8 @@ async function sha256(buffer) {
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-async function get(url, options) {
+/** Fetches a file of the site, or says which one is not there. */
+export async function get(url, options) {
   const response = await fetch(url, options);
   if (!response.ok) throw new Error(`${url.pathname} gave ${response.status}.`);
   return response;
@@ -43,7 +54,7 @@ async function get(url, options) {
 async function download(url, progress) {
   const response = await get(url, { cache: "no-store" });
   const parts = [];
-  for (const reader = response.body.getReader(); ; ) {
+  for (const reader = response.body.getReader(); ;) {
     const { done, value } = await reader.read();
     if (done) break;
     parts.push(value);

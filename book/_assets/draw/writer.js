@@ -15,7 +15,8 @@ function logSoftmax(x) {
 
 /** Why a prompt cannot be drawn, or null. */
 export function refuse(prompt) {
-  if (!strip(prompt)) return 'The prompt is empty. Say what to show, such as "a sunset over the sea".';
+  if (!strip(prompt))
+    return 'The prompt is empty. Say what to show, such as "a sunset over the sea".';
   if (/\p{Surrogate}/u.test(prompt)) return "The prompt is not Unicode. Type it again.";
   return null;
 }
@@ -33,7 +34,8 @@ export class Writer {
     const reading = this.reading(found);
     const told = reading.map((part) => part.indexOf(Math.max(...part)) > 0);
     const fits = combinations.map((row) =>
-      row.reduce((sum, v, i) => sum + (told[i] ? reading[i][1 + v] : 0), 0));
+      row.reduce((sum, v, i) => sum + (told[i] ? reading[i][1 + v] : 0), 0),
+    );
     const best = fits.reduce((a, b) => Math.max(a, b)); // a boat on sand cannot be
     const rows = combinations.filter((_, i) => fits[i] >= best - 1e-9);
     const usual = this.names.map((name, i) => this.usual(name, this.values[i], found));
@@ -47,7 +49,8 @@ export class Writer {
     return Array.from({ length: n }, (_, index) => {
       const stream = new Stream(seed, [WORDS, index]);
       let [chosen, most] = [0, -Infinity];
-      for (let i = 0; i < rows.length; i++) { // the largest sum is a draw from the softmax
+      for (let i = 0; i < rows.length; i++) {
+        // the largest sum is a draw from the softmax
         const sum = likely[i] + stream.gumbel();
         if (sum > most) [chosen, most] = [i, sum];
       }
@@ -55,13 +58,20 @@ export class Writer {
       const asked = reading.map((part) => part.indexOf(Math.max(...part.slice(1)), 1) - 1);
       const values = row.map((v, i) => this.values[i][v]);
       const named = this.names.filter((_, i) => told[i] && asked[i] === row[i]);
-      const lost = this.names.map((_, i) => told[i] && this.values[i][asked[i]])
+      const lost = this.names
+        .map((_, i) => told[i] && this.values[i][asked[i]])
         .filter((value) => value && !values.includes(value));
-      return { text: this.caption(row), values, named, note: this.note(found, values, named, lost) };
+      return {
+        text: this.caption(row),
+        values,
+        named,
+        note: this.note(found, values, named, lost),
+      };
     });
   }
 
-  reading(found) { // log-probabilities of "open" and of each value
+  reading(found) {
+    // log-probabilities of "open" and of each value
     return this.names.map((name, i) => {
       const values = this.values[i];
       const part = new Array(1 + values.length).fill(least);
@@ -73,7 +83,8 @@ export class Writer {
     });
   }
 
-  usual(name, values, found) { // how usual each value is where the prompt leaves it open
+  usual(name, values, found) {
+    // how usual each value is where the prompt leaves it open
     const likely = (this.lexicon.usual[name] ?? values.map(() => 1)).map(Math.log);
     for (const value of found.excluded[name] ?? []) {
       likely[values.indexOf(value)] = this.lexicon.ruledOut;
@@ -86,11 +97,17 @@ export class Writer {
   caption(row) {
     const { said, bodies } = this.lexicon.caption;
     const night = this.values[0][row[0]] === "night";
-    const slots = Object.fromEntries(Object.entries(said).map(([slot, phrases]) => [
-      slot, phrases[row[this.names.indexOf(slot.split("_")[0])]],
-    ]));
+    const slots = Object.fromEntries(
+      Object.entries(said).map(([slot, phrases]) => [
+        slot,
+        phrases[row[this.names.indexOf(slot.split("_")[0])]],
+      ]),
+    );
     const { weather_adj: weather, time_noun: time, land_in: land, light, object } = slots;
-    return `a ${weather} ${time} ${land}, ${light}, with ${object}`.replaceAll("{body}", bodies[night ? 1 : 0]);
+    return `a ${weather} ${time} ${land}, ${light}, with ${object}`.replaceAll(
+      "{body}",
+      bodies[night ? 1 : 0],
+    );
   }
 
   note(found, values, named, lost) {
@@ -105,7 +122,8 @@ export class Writer {
       const words = found.unknown.slice(0, 8).map((word) => [...word].slice(0, 24).join(""));
       note += ` Unknown words: ${words.join(", ")}.`;
     }
-    if (found.cut) note += ` Only the first ${CHARACTERS.toLocaleString("en")} characters were read.`;
+    if (found.cut)
+      note += ` Only the first ${CHARACTERS.toLocaleString("en")} characters were read.`;
     return note;
   }
 }
