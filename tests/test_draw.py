@@ -7,10 +7,13 @@ CI) turns that into a failure.
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import threading
@@ -18,19 +21,23 @@ import unicodedata
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from genlib import pipeline, pretrained, text
 from genlib.models import sampling
 from genlib.text import lexicon, reader, student, writer
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
+sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "scripts")]
 import draw  # noqa: E402
+import kernel  # noqa: E402
 
 TOOLS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 PROMPTS = [
@@ -69,10 +76,12 @@ def _needs() -> None:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serve files without a line for each."""
+    """Serve files without a line for each, and remember what was asked for."""
+
+    asked: ClassVar[list[str]] = []
 
     def log_message(self, *args: Any) -> None:
-        pass
+        self.asked.append(self.path)
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +90,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("site")
     shutil.copytree(ROOT / "book" / "_assets" / "draw", made / "draw")
     draw.provide(made / "draw" / "weights")
+    for name in ("draw", "index"):
+        raw = (ROOT / "book" / f"{name}.md").read_text("utf-8")
+        [block] = re.findall(r"^```\{raw\} html\n(.*?)^```$", raw, re.M | re.S)
+        head = "<!doctype html><html lang=en><meta charset=utf-8><title>Draw</title>"
+        (made / f"{name}.html").write_text(head + block.replace("../_static/", ""), "utf-8")
     (made / "empty.html").write_text("<!doctype html><meta charset=utf-8><title>x</title>")
     return made
 
@@ -94,14 +108,16 @@ def browser(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     options.binary_location = TOOLS["chromium"]
     for flag in (
         *("headless", "no-sandbox", "disable-gpu", "disable-background-networking"),
+        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no other host has an address
         f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
     ):
         options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.ChromeService(TOOLS["chromedriver"])
     driver = webdriver.Chrome(options=options, service=service)
     driver.set_script_timeout(600)
-    driver.get(f"http://127.0.0.1:{server.server_port}/empty.html")
+    driver.address = f"http://127.0.0.1:{server.server_port}"
+    driver.get(f"{driver.address}/empty.html")
     yield driver
     driver.quit()
     server.shutdown()
@@ -117,6 +133,18 @@ def run(browser: webdriver.Chrome, body: str, *arguments: Any) -> Any:
     )
     assert "error" not in found, found["error"]
     return found["value"]
+
+
+# ---------------------------------------------------------------- the kernel
+
+
+@pytest.mark.parametrize("name", kernel.KERNELS)
+def test_the_compiled_kernel_is_what_its_source_compiles_to(name: str) -> None:
+    if reason := kernel.missing():
+        if os.environ.get("GENLIB_SITE") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    assert (kernel.FOLDER / name).read_bytes() == kernel.compiled(name), "python scripts/kernel.py"
 
 
 # ---------------------------------------------------------------- noise
@@ -322,8 +350,6 @@ return made;
 
 
 def drawn(browser: webdriver.Chrome, *arguments: Any) -> np.ndarray:
-    import base64  # late: beside its one use
-
     made = [base64.b64decode(row) for row in run(browser, IMAGES, *arguments)]
     images = np.frombuffer(b"".join(made), np.uint8).reshape(-1, 64, 64, 4)
     assert (images[..., 3] == 255).all()
@@ -348,20 +374,20 @@ def expected() -> np.ndarray:
     return np.concatenate(found).astype(int)
 
 
-@pytest.mark.parametrize("kernel", ["kernel-simd.wasm", "kernel-relaxed.wasm"])
+@pytest.mark.parametrize("name", kernel.KERNELS)
 def test_images_are_those_of_genlib_to_one_grey_level(
-    browser: webdriver.Chrome, texts: list[str], expected: np.ndarray, kernel: str
+    browser: webdriver.Chrome, texts: list[str], expected: np.ndarray, name: str
 ) -> None:
-    made = drawn(browser, PROMPTS, str(SEED), STEPS, False, kernel, {})
+    made = drawn(browser, PROMPTS, str(SEED), STEPS, False, name, {})
     assert np.abs(made - expected).max() <= 1
     assert (made != expected).mean() < 0.001
 
 
-@pytest.mark.parametrize("kernel", ["kernel-simd.wasm", "kernel-relaxed.wasm"])
+@pytest.mark.parametrize("name", kernel.KERNELS)
 def test_images_of_bytes_are_near_those_of_floats(
-    browser: webdriver.Chrome, texts: list[str], expected: np.ndarray, kernel: str
+    browser: webdriver.Chrome, texts: list[str], expected: np.ndarray, name: str
 ) -> None:
-    made = drawn(browser, PROMPTS, str(SEED), STEPS, True, kernel, {})
+    made = drawn(browser, PROMPTS, str(SEED), STEPS, True, name, {})
     error = np.sqrt(((made - expected) ** 2).mean((1, 2, 3)))
     print("RMS error of a pixel:", np.round([error.mean(), error.max()], 2))
     assert error.mean() < 2
@@ -379,3 +405,162 @@ def test_the_slow_way_is_the_flow_with_guidance(
         text.encode(words), SEED, steps=8, guidance=3.0, noise=noise
     )
     assert np.abs(made - pretrained.load_tokenizer().decode(latents)).max() <= 1
+
+
+# ---------------------------------------------------------------- the page
+
+
+def part(browser: webdriver.Chrome, name: str) -> Any:
+    return browser.find_element("css selector", f"[data-part={name}]")
+
+
+def said(browser: webdriver.Chrome, *words: str) -> str:
+    """Wait until the page says one of some words, and return all that it says."""
+    waiting = WebDriverWait(browser, 300)
+    waiting.until(lambda _: any(word in part(browser, "status").text for word in words))
+    return part(browser, "status").text
+
+
+def pixels(browser: webdriver.Chrome, name: str = "sheet") -> np.ndarray:
+    """What a canvas shows."""
+    address = browser.execute_script("return arguments[0].toDataURL()", part(browser, name))
+    content = base64.b64decode(address.split(",")[1])
+    return np.array(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def empty_cache(browser: webdriver.Chrome) -> None:
+    options = {"origin": browser.address, "storageTypes": "cache_storage"}
+    browser.execute_cdp_cmd("Storage.clearDataForOrigin", options)
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """The page, opened; at the end its console must be clean, and no other host asked."""
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.get(f"{browser.address}/draw.html")
+    yield browser
+    messages = [json.loads(row["message"])["message"] for row in browser.get_log("performance")]
+    asked = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    inside = (browser.address, "blob:", "data:")
+    assert not [url for url in asked if not url.startswith(inside)]
+    # Chromium itself tells of files that did not come, as in the test of a failed download.
+    rows = [row for row in browser.get_log("browser") if "favicon" not in row["message"]]
+    assert not [row for row in rows if "Failed to load" not in row["message"]]
+
+
+def test_enter_draws_the_images_of_generate_and_weights_come_once(
+    page: webdriver.Chrome,
+) -> None:
+    empty_cache(page)
+    Quiet.asked.clear()
+    part(page, "prompt").clear()
+    part(page, "prompt").send_keys(PROMPTS[0], Keys.ENTER)
+    assert "ms an image" in said(page, "drawn", "try again")
+    expected = pipeline.generate(PROMPTS[0], 16)
+    sheet = expected.images.reshape(4, 4, 64, 64, 3).transpose(0, 2, 1, 3, 4).reshape(256, 256, 3)
+    assert np.abs(pixels(page) - sheet).max() <= 1
+    assert part(page, "notes").text == expected.notes[0]
+    items = page.execute_script(
+        "return [...document.querySelectorAll('ol[data-part] li')].map(row => row.textContent)"
+    )
+    assert tuple(items) == expected.descriptions
+    assert PROMPTS[0] in part(page, "sheet").get_attribute("aria-label")
+    fetched = [path for path in Quiet.asked if path.endswith(".safetensors")]
+    assert len(fetched) == len(set(fetched)) == 3
+
+    Quiet.asked.clear()
+    page.refresh()
+    page.find_element("css selector", "button[type=submit]").click()
+    said(page, "drawn", "try again")
+    assert not [path for path in Quiet.asked if path.endswith(".safetensors")]
+
+
+def test_a_damaged_download_is_told_and_can_be_tried_again(
+    page: webdriver.Chrome, folder: Path
+) -> None:
+    empty_cache(page)
+    file = folder / "draw" / "weights" / "tokenizer.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    button = page.find_element("css selector", "button[type=submit]")
+    button.click()
+    assert "tokenizer.safetensors came damaged. Press" in said(page, "drawn", "try again")
+    file.unlink()
+    button.click()
+    assert "404" in said(page, "drawn", "404")
+    file.write_bytes(whole)
+    button.click()
+    assert "16 images drawn" in said(page, "drawn")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "seed", "words"),
+    [("  ", "0", "The prompt is empty"), ("sea", "-1", "whole number"), ("sea", "9" * 20, "whole")],
+)
+def test_bad_input_gets_one_sentence(
+    page: webdriver.Chrome, prompt: str, seed: str, words: str
+) -> None:
+    for name, value in (("draw-prompt", prompt), ("draw-seed", seed)):
+        page.find_element("id", name).clear()
+        page.find_element("id", name).send_keys(value)
+    page.find_element("css selector", "button[type=submit]").click()
+    assert words in said(page, words)
+
+
+def test_a_walk_runs_until_escape_and_stands_still_where_little_motion_is_asked_for(
+    page: webdriver.Chrome,
+) -> None:
+    part(page, "walkButton").send_keys(Keys.ENTER)
+    said(page, "Walking")
+    first = pixels(page, "walk")
+    waiting = WebDriverWait(page, 120)
+    waiting.until(lambda _: "frames a second" in part(page, "rate").text)
+    waiting.until(lambda _: not np.array_equal(pixels(page, "walk"), first))
+    page.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert said(page, "Stopped") == "Stopped."
+    assert page.switch_to.active_element == part(page, "walkButton")
+
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    part(page, "walkButton").click()
+    assert "16 stills" in said(page, "stills")
+    assert not part(page, "walk").is_displayed()
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_race_ends_with_the_images_of_both_ways(page: webdriver.Chrome) -> None:
+    part(page, "prompt").clear()
+    part(page, "prompt").send_keys("雪山")
+    part(page, "raceButton").click()
+    assert re.search(r"100 forwards took .* 4 took", said(page, "forwards took", "try again"))
+    for lane, method in (("slow", {"method": "flow", "steps": 50}), ("fast", {})):
+        image = pipeline.generate("雪山", 1, **method).images[0]
+        assert np.abs(pixels(page, lane) - image).max() <= 1
+
+
+def test_every_control_has_a_name_and_the_first_page_draws_too(page: webdriver.Chrome) -> None:
+    for name in ("draw", "index"):
+        page.get(f"{page.address}/{name}.html")
+        nameless = page.execute_script(
+            "return [...document.querySelectorAll('button, input, canvas, progress')].filter(x =>"
+            " !(x.labels?.length || x.ariaLabel || x.textContent.trim())).map(x => x.outerHTML)"
+        )
+        assert not nameless
+    page.find_element("css selector", "button[type=submit]").click()
+    assert "16 images drawn" in said(page, "drawn", "try again")
+    assert pixels(page).shape == (128, 512, 3)
+
+
+def test_without_javascript_there_is_a_sentence_and_an_image(page: webdriver.Chrome) -> None:
+    page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        page.get(f"{page.address}/draw.html")
+        assert part(page, "without").is_displayed()
+        assert "make serve" in part(page, "without").text
+        assert not part(page, "controls").is_displayed()
+    finally:
+        page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -2,7 +2,6 @@
 
 import { frontier } from "./studio.js";
 
-const WIDTH = 640;
 const HEIGHT = 320;
 const ROOM = { left: 56, right: 16, top: 16, bottom: 44 };
 const SVG = "http://www.w3.org/2000/svg";
@@ -18,11 +17,13 @@ let recorded; // what the book's machine reached, with the quality of each way
 export async function chart(figure, own) {
   if (!figure) return;
   recorded ??= await frontier();
+  figure.hidden = false;
+  const width = Math.max(320, Math.min(640, figure.clientWidth)); // text keeps its size
   const { points, fid, machine } = recorded;
   const mine = Object.entries(own)
     .filter(([name]) => fid[name]) // int8 has no recorded quality
     .map(([name, { second }]) => ({
-      name: `yours, ${name.split(" ")[0]} steps`,
+      steps: name.split(" ")[0],
       x: second,
       y: fid[name],
     }));
@@ -31,14 +32,14 @@ export async function chart(figure, own) {
   const high = Math.log10(Math.max(...all.map(({ x }) => x)) * 1.5);
   const most = Math.max(...all.map(({ y }) => y)) * 1.1;
   const across = (x) =>
-    ROOM.left + ((Math.log10(x) - low) / (high - low)) * (WIDTH - ROOM.left - ROOM.right);
+    ROOM.left + ((Math.log10(x) - low) / (high - low)) * (width - ROOM.left - ROOM.right);
   const down = (y) => HEIGHT - ROOM.bottom - (y / most) * (HEIGHT - ROOM.top - ROOM.bottom);
 
-  const svg = node("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
+  const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img" });
   const told = mine.map(
-    ({ name, x, y }) => `${name}: ${x.toFixed(0)} images a second, FID ${y.toFixed(0)}`,
+    ({ steps, x, y }) => `steps ${steps}: ${x.toFixed(0)} images a second, FID ${y.toFixed(0)}`,
   );
-  svg.append(node("title", {}, `Quality against speed. ${told.join("; ")}.`));
+  svg.append(node("title", {}, `Quality against speed, your device: ${told.join("; ")}.`));
   for (let power = Math.ceil(low); power <= high; power++) {
     const x = across(10 ** power);
     svg.append(
@@ -50,7 +51,7 @@ export async function chart(figure, own) {
     svg.append(
       node("line", {
         x1: ROOM.left,
-        x2: WIDTH - ROOM.right,
+        x2: width - ROOM.right,
         y1: down(y),
         y2: down(y),
         class: "grid",
@@ -59,7 +60,7 @@ export async function chart(figure, own) {
     svg.append(node("text", { x: ROOM.left - 8, y: down(y) + 4, "text-anchor": "end" }, String(y)));
   }
   svg.append(
-    node("text", { x: WIDTH / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "images per second"),
+    node("text", { x: width / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "images per second"),
   );
   svg.append(
     node(
@@ -73,26 +74,14 @@ export async function chart(figure, own) {
     dot.append(node("title", {}, name));
     svg.append(dot);
   }
-  for (const { name, x, y } of mine) {
-    svg.append(node("circle", { cx: across(x), cy: down(y), r: 7, class: "own" }));
-    const right = across(x) > WIDTH * 0.7;
-    svg.append(
-      node(
-        "text",
-        {
-          x: across(x) + (right ? -12 : 12),
-          y: down(y) - 9,
-          class: "own",
-          "text-anchor": right ? "end" : "start",
-        },
-        name,
-      ),
-    );
+  for (const { steps, x, y } of mine) {
+    const [cx, cy] = [across(x), down(y)];
+    svg.append(node("circle", { cx, cy, r: 9, class: "own" }));
+    svg.append(node("text", { x: cx, y: cy + 4, class: "own", "text-anchor": "middle" }, steps));
   }
   figure.querySelector("svg")?.remove();
   figure.prepend(svg);
   figure.querySelector("[data-part=machine]").textContent = machine;
-  figure.hidden = false;
 }
 
 function node(name, attributes, text) {

@@ -22,7 +22,7 @@ function start(root) {
   let turn = 0; // of what was asked for last; what is older is not shown any more
 
   if (typeof WebAssembly !== "object" || typeof Worker !== "function") return;
-  part("without").hidden = true;
+  if (part("without")) part("without").hidden = true;
   part("controls").hidden = false;
   blank(sheet, columns, count / columns);
 
@@ -113,6 +113,7 @@ function start(root) {
   const describe = (made, n, seed) => made.writer.describe(prompt.value, n, seed);
 
   function tell(descriptions) {
+    sheet.hidden = false;
     sheet.setAttribute("aria-label", `${count} images of: ${prompt.value}`);
     if (part("notes"))
       part("notes").textContent = [...new Set(descriptions.map((d) => d.note))].join(" ");
@@ -153,7 +154,7 @@ function start(root) {
       }),
     );
     part("device").textContent =
-      `${workers} ${workers === 1 ? "worker" : "workers"} with ${(made.bytes / 2 ** 20).toFixed(0)} MB each. ` +
+      `${workers === 1 ? "One worker" : `${workers} workers, each`} with ${megabytes(made.bytes)} of memory. ` +
       `From the first press to ready weights: ${(own.opening / 1000).toFixed(1)} s.`;
     table.parentElement.hidden = false;
     chart(part("chart"), own);
@@ -214,6 +215,7 @@ function start(root) {
       const [description] = describe(made, 1, seed);
       tell([description]);
       part("racing").hidden = false;
+    part("racing").scrollIntoView({ block: "nearest" });
       const lanes = ["slow", "fast"].map(part);
       lanes.forEach((canvas) => blank(canvas, 1, 1));
       const all = [2 * TWICE.steps, steps];
