@@ -14,9 +14,9 @@ BACKENDS ?= tensorflow jax torch
 # Tests that no backend can change: `make test` runs them, once.
 WITHOUT_KERAS := data files floors folder house metrics plot ranges records scenes site text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
-OTHERS := bench bill cache cli export fuzz ladder reading scripts serve
+OTHERS := bench bill cache cli draw export external fuzz kills ladder opinion reading real scripts serve
 # Tests that look at a clock: they run alone, the others two at a time.
-CLOCKS := bench serve
+CLOCKS := bench external serve
 
 # Nothing is downloaded unless you say GENLIB_OFFLINE=0. TensorFlow's start-up talk stays off.
 export GENLIB_OFFLINE ?= 1

@@ -34,6 +34,7 @@ part() {
   local name=$1 limit=$2 rest status
   shift 2
   rest=$(left)
+  [ -n "$tiny" ] && limit=$((10 * limit)) # a processor that others use too
   if [ "$rest" -lt 5 ]; then
     echo "== $name: left out, the time is over"
     failed=$((failed + 1))
@@ -60,17 +61,16 @@ for name in ("keras", "jax", "torch", "diffusers", "transformers", "torchao"):
         print(name, module.__version__)
     except ImportError as error:
         print(name, "is missing:", error)
-import jax, torch
-print("JAX:", jax.devices(), "PyTorch:", torch.cuda.is_available())
 if not os.environ.get("TINY"):
+    import jax, torch
+    print("JAX:", jax.devices(), "PyTorch:", torch.cuda.is_available())
     assert torch.cuda.is_available(), "PyTorch sees no GPU"
     assert jax.default_backend() != "cpu", "JAX sees no GPU"
 CHECK
 
 cat > "$work/mine.py" <<'MINE'
 """Two functions to bench: the same product, in float32 and in half precision, on both libraries."""
-import os
-import torch
+import os, torch
 side = 256 if os.environ.get("TINY") else 8192
 device = "cuda" if torch.cuda.is_available() else "cpu"
 a = torch.ones(side, side, device=device) / side
@@ -113,17 +113,19 @@ name=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -1 
 name=${name:-gpu}
 [ -n "$tiny" ] && name=tiny
 export TINY=$tiny
+libraries="torch jax"
+[ -n "$tiny" ] && ! "$python" -c 'import jax' 2> /dev/null && libraries=torch
 part "check" 60 "$python" "$work/check.py"
-part "training" 200 env KERAS_BACKEND=jax "$python" "$work/flow.py" "$work/flow" \
+part "training" 200 env KERAS_BACKEND="${libraries##* }" "$python" "$work/flow.py" "$work/flow" \
   "$out/train-$name.json"
 options=(--seconds "$(($(left) - 120))")
 [ -n "$tiny" ] && options=(--tiny --models PixArt-α --parts "images,forwards")
 part "ladder" 420 env KERAS_BACKEND=torch "$python" benchmarks/real.py \
   -o "$out/real-$name.json" "${options[@]}"
-for library in torch jax; do
+for library in $libraries; do
   part "bench $library" 60 env KERAS_BACKEND=$library PYTHONPATH="$work:$PYTHONPATH" \
     "$python" -m genlib.cli bench --callable "mine:half_$library" --against "mine:full_$library" \
     -o "$out/bench-$library-$name.json"
 done
-echo "== $SECONDS s, $failed of 5 parts failed; records in $out"
+echo "== $SECONDS s, $failed parts failed; records in $out"
 exit "$failed"

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 
 from genlib.bench.machine import environment
 from genlib.bench.memory import Peak, is_lack, peak
-from genlib.bench.notebook import format_seconds
+from genlib.bench.notebook import format_ratio, format_seconds
 from genlib.bench.roofline import Ceilings, share_of_limit
 from genlib.bench.roofline import ceilings as keras_ceilings
 from genlib.bench.timing import MIN_PAIRS, Comparison, Record, compare, measure
@@ -241,8 +242,6 @@ def look(fn: Callable[[], Any], name: str) -> Look:
 
 def measure_once(fn: Callable[[], Any]) -> tuple[Any, float]:
     """Calls a function and waits for its result; returns the result and the seconds."""
-    import time
-
     start = time.perf_counter()
     result = wait(fn())
     return result, time.perf_counter() - start
@@ -384,8 +383,6 @@ def lines(result: Mapping[str, Any]) -> list[str]:
             )
         written.append(f"{name}: {', '.join(parts)}")
     if "ratio" in result:
-        from genlib.bench.notebook import format_ratio
-
         baseline, name = result["rows"]
         apart = result["difference"]
         alike = "outputs of different kinds" if apart is None else f"outputs differ by {apart:.2%}"
