@@ -6,7 +6,8 @@ processor the latents are smaller than published (`--side`), so that a forward t
     python benchmarks/real.py                    # writes genlib/records/real-<machine>.json
     python benchmarks/real.py --tiny -o x.json   # small models, every line, about two minutes
 
-The file is written anew after each part, so a run that is cut off leaves what it has measured.
+The file is written after each part, so a run that is cut off leaves what it has measured; parts that
+stand in it from an earlier run and are not asked for now stay, with the load of the last run.
 """
 
 import json
@@ -32,6 +33,7 @@ ON_PROCESSOR = {
             "int8 products",
             "FP8 products",
             "batch of 4",
+            "offloading",
         ),
     ),
     "PixArt-α": (32, ("half precision", "fused attention", "torch.compile", "int8 weights")),
@@ -39,9 +41,17 @@ ON_PROCESSOR = {
 }
 # On a GPU, of SD 1.5 all; to compile SDXL as a whole takes minutes.
 ON_GPU = {
-    "SDXL": ("half precision", "fused attention", "channels last", "feature caching", "batch of 2"),
+    "SDXL": (
+        "half precision",
+        "fused attention",
+        "channels last",
+        "feature caching",
+        "batch of 2",
+        "offloading",
+    ),
     "PixArt-α": ("half precision", "fused attention", "torch.compile", "FP8 products"),
 }
+SCHEMA = "genlib.real/1"
 TINY = ("half precision", "fused attention", "feature caching", "int8 weights", "batch of 2")
 
 
@@ -79,18 +89,24 @@ def main(
     on = pytorch.device()
     if on == "cpu":
         torch.set_num_threads(bench.threads()["cores"])
-    result: dict[str, Any] = {"schema": "genlib.real/1", "environment": bench.environment()}
+    kept = json.loads(out.read_text()) if out.is_file() else {}
+    if kept.get("schema") != SCHEMA or kept.get("tiny") != tiny:
+        kept = {}
+    result: dict[str, Any] = {"schema": SCHEMA, "environment": bench.environment()}
     result["environment"]["versions"] |= {
         module.__name__: module.__version__
         for module in (torch, diffusion.diffusers, diffusion.transformers)
     }
-    result |= {"device": on, "threads": torch.get_num_threads(), "tiny": tiny, "models": {}}
+    result |= {"device": on, "threads": torch.get_num_threads(), "tiny": tiny}
+    result |= {"models": kept.get("models", {}), "llm": kept.get("llm", {})}
     result["ceilings"] = {
         str(dtype).removeprefix("torch."): vars(pytorch.ceilings(dtype))
         for dtype in (torch.float32, torch.bfloat16)
     }
     start, chosen = time.perf_counter(), [p.strip() for p in parts.split(",")]
     names = [n.strip() for n in models.split(",") if n.strip()] or list(diffusion.SIZES)
+    if not set(names) <= set(diffusion.SIZES):
+        raise typer.BadParameter(f"--models {models}: choose among {', '.join(diffusion.SIZES)}.")
 
     def late() -> bool:
         return time.perf_counter() - start > seconds
@@ -112,8 +128,8 @@ def main(
         cpu_side, cpu_rungs = ON_PROCESSOR[name]
         small = tiny or on == "cpu"
         used = side or (cpu_side if on == "cpu" and not tiny else None)
-        row: dict[str, Any] = {"side": used or (16 if tiny else diffusion.SIZES[name].side)}
-        result["models"][name] = row
+        row = result["models"].setdefault(name, {})
+        row["side"] = used or (16 if tiny else diffusion.SIZES[name].side)
         rungs = TINY if tiny else cpu_rungs if on == "cpu" else ON_GPU.get(name, diffusion.FORWARDS)
         options: dict[str, Any] = {"tiny": tiny, "side": used}
         if "images" in chosen and not late():
@@ -121,7 +137,7 @@ def main(
             log(f"{name}: {row['images']}")
             keep()
         if "forwards" in chosen:
-            row["forwards"] = {}
+            row.setdefault("forwards", {})
             for rung in rungs:
                 if late():
                     break

@@ -243,7 +243,10 @@ def call(pipe: Any, size: Size, batch: int = 1, side: int | None = None, **optio
         Images, float32 `(batch, 8 · side, 8 · side, 3)` in [0, 1].
     """
     pixels = 8 * (side or size.side)
-    shape, near = (batch, size.words, size.width), {"device": pipe.device, "dtype": pipe.dtype}
+    shape, near = (
+        (batch, size.words, size.width),
+        {"device": pipe._execution_device, "dtype": pipe.dtype},
+    )
     given: dict[str, Any] = {
         "prompt_embeds": torch.ones(shape, **near),
         "negative_prompt_embeds": torch.zeros(shape, **near),
@@ -414,6 +417,7 @@ FORWARDS = (
     "FP8 products",
     "batch of 2",
     "batch of 4",
+    "offloading",
 )
 
 
@@ -482,6 +486,10 @@ def forwards(
         return _caching(one, copy.deepcopy(one), run, counted, half)
     if rung in ("int8 weights", "int8 products", "FP8 products"):
         return _quantized(rung, made, run, device, counted(dtype=torch.bfloat16), half)
+    if rung == "offloading":
+        if device == "cpu":
+            raise LookupError("there is no accelerator whose memory could be short")
+        return _offloading(size, made, side, device)
     batch = int(rung.rpartition(" ")[2])
     one = made()
     predicted = batch * of_half / seconds(counted(dtype=torch.bfloat16, batch=batch), half)
@@ -572,6 +580,20 @@ def _quantized(
     if device == "cuda":  # torchao's kernels are made by the compiler
         model, fewer = compiled(model, device), compiled(fewer, device)
     return Rung(run(model), run(fewer), predicted)
+
+
+def _offloading(size: Size, made: Callable[[], Any], side: int | None, device: str) -> Rung:
+    """A whole image of four steps, with weights that stay on the host until they are needed."""
+    vae = build_vae(size, device, torch.bfloat16)
+    near = build_pipeline(size, made(), vae)
+    far = build_pipeline(size, made().to("cpu"), copy.deepcopy(vae).to("cpu"))
+    far.enable_model_cpu_offload(device=device)
+
+    def draw(pipe: Any) -> Callable[[], Any]:
+        options = {"num_inference_steps": 4, "guidance_scale": size.guidance}
+        return lambda: call(pipe, size, 1, side, **options)
+
+    return Rung(draw(near), draw(far), None)
 
 
 def climb(
@@ -786,11 +808,3 @@ def throughput(
         )
         batch, expected = 2 * batch, 2 * record.median * (calls + 3)
     return rows
-
-
-def offload(pipe: Any) -> str | None:
-    """Keeps weights on the host until they are needed; says why not, where that cannot be."""
-    if pytorch.device() == "cpu":
-        return "there is no accelerator whose memory could be short"
-    pipe.enable_model_cpu_offload()
-    return None

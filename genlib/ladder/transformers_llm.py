@@ -6,12 +6,13 @@ the work differs. llama.cpp, which computes with the four bits of the file, may 
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
@@ -22,9 +23,10 @@ from genlib.text import llm as language
 
 COPY = "Repeat this sentence: A small red boat lies on a calm lake at night, under a full moon."
 PROMPTS: Mapping[str, str] = {
-    "writes": bill.TASK + "a boat on a calm lake at night",
+    "writes": "Describe an image in one sentence: a boat on a calm lake at night.",
     "copies": COPY,  # most of its answer stands in the prompt
 }
+SLOW = "dynamic cache"  # what the others are compared with
 EXIT = 10  # blocks, of 30, after which the draft of `"early exit"` chooses
 RUNGS: Mapping[str, Mapping[str, Any]] = {
     "no cache": {"use_cache": False},
@@ -109,99 +111,81 @@ def climb(
     batches: Sequence[int] = (4,),
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Times every rung on both prompts, each in alternation with the dynamic cache.
+    """Times every rung on both prompts, all of them in alternation.
 
     Args:
         tokens: written for each prompt.
         device: `"cpu"`, `"cuda"` or `"mps"`.
         pairs: rounds.
-        rungs: of `RUNGS`.
+        rungs: of `RUNGS`; the dynamic cache, with which the others are compared, among them.
         batches: so many copies of a prompt at once, with the dynamic cache.
         log: takes a line of progress.
 
     Returns:
         For each prompt, for each rung: `"tokens_per_second"`, `"ratio"` to the dynamic cache,
-        `"same"` (whether the tokens are its), or `"error"` or `"left_out"`. llama.cpp is a rung
-        where `xllamacpp` is installed and the device is a processor.
+        `"same"` (whether the tokens are its), `"first_call"` (s) and `"memory"` (MB); or
+        `"error"`. llama.cpp is a rung where `xllamacpp` is installed and the device is a processor.
     """
     device = device or pytorch.device()
     tokenizer, model = load(device)
     llama = None
     if device == "cpu" and importlib.util.find_spec("xllamacpp"):
         llama = bill.LlamaCpp(threads=torch.get_num_threads())
-    compiled = load(device)[1] if "static cache, compiled" in rungs else None
-    if compiled is not None:
-        compile_layers(compiled)
+    compiled = copy.deepcopy(model)
+    compile_layers(compiled)
     result: dict[str, Any] = {}
     for title, prompt in PROMPTS.items():
         asked = ask(tokenizer, [prompt], device)
-        slow = functools.partial(write, model, asked, tokens)
-        words = slow()[0].tolist()
-        rows = result[title] = {}
-        ways: dict[str, tuple[Callable[[], Any], int]] = {}
+        ways: dict[str, Callable[[], Any]] = {}
         for name in rungs:
-            if name != "dynamic cache":
-                who = compiled if name == "static cache, compiled" else model
-                ways[name] = functools.partial(write, who, asked, tokens, **RUNGS[name]), 1
+            who = compiled if name == "static cache, compiled" else model
+            ways[name] = functools.partial(write, who, asked, tokens, **RUNGS[name])
         for batch in batches:
             many = ask(tokenizer, [prompt] * batch, device)
-            ways[f"dynamic cache, batch of {batch}"] = (
-                functools.partial(write, model, many, tokens),
-                batch,
-            )
+            ways[f"{SLOW}, batch of {batch}"] = functools.partial(write, model, many, tokens)
         if llama is not None:
-            ways["llama.cpp"] = functools.partial(_by_llama, llama, asked, tokens), 1
-        for name, (way, copies) in ways.items():
-            rows[name] = _row(name, way, copies, slow, words, tokenizer, tokens, pairs)
-            log(f"{title}, {name}: {rows[name]}")
-        record = bench.measure(slow, repeats=pairs, warmup=0, min_seconds=0, sync=external.wait)
-        rows["dynamic cache"] = {
-            "tokens_per_second": list(record.rate(tokens)),
-            "ratio": [1.0, 1.0, 1.0],
-            "same": True,
-            "text": tokenizer.decode(words),
-        }
+            ways["llama.cpp"] = functools.partial(_by_llama, llama, asked, tokens)
+        result[title] = _rows(ways, tokenizer, tokens, pairs)
+        log(f"{title}: {result[title]}")
     return result
+
+
+def _rows(
+    ways: Mapping[str, Callable[[], Any]], tokenizer: Any, tokens: int, pairs: int
+) -> dict[str, dict[str, Any]]:
+    """Looks at every way once, then times those that memory allows."""
+    rows: dict[str, dict[str, Any]] = {}
+    said = {}
+    for name, way in ways.items():
+        start = time.perf_counter()
+        try:
+            made, most = memory.peak(lambda way=way: external.wait(way()))
+        except Exception as error:
+            if not memory.is_lack(error):
+                raise
+            rows[name] = {"error": "out of memory"}
+            continue
+        rows[name] = {"first_call": time.perf_counter() - start, "memory": most.megabytes}
+        said[name] = made if isinstance(made, str) else tokenizer.decode(made[0])
+    found = bench.compare(
+        {name: ways[name] for name in said},
+        pairs=pairs,
+        baseline=SLOW,
+        warmup=0,
+        min_seconds=0,
+        sync=external.wait,
+    )
+    for name, text in said.items():
+        ratio, copies = found[name], int(name.rpartition("batch of ")[2]) if "batch" in name else 1
+        rows[name] |= {
+            "tokens_per_second": list(found.records[name].rate(copies * tokens)),
+            "ratio": [copies * ratio.ratio, copies * ratio.low, copies * ratio.high],
+            "same": text.strip() == said[SLOW].strip(),
+            "text": text,
+        }
+    return rows
 
 
 def _by_llama(llama: bill.LlamaCpp, asked: Any, tokens: int) -> str:
     answer = llama.complete(asked["input_ids"][0].tolist(), tokens, stop=())
     return str(answer["choices"][0]["text"])
-
-
-def _row(
-    name: str,
-    way: Callable[[], Any],
-    copies: int,
-    slow: Callable[[], Any],
-    words: Sequence[int],
-    tokenizer: Any,
-    tokens: int,
-    pairs: int,
-) -> dict[str, Any]:
-    """Times one way against the dynamic cache."""
-    try:
-        made, most = memory.peak(lambda: external.wait(way()))
-        if isinstance(made, str):  # llama.cpp's own text
-            same = made.strip() == tokenizer.decode(words, skip_special_tokens=True).strip()
-        else:
-            same = bool(np.all(external.on_host(made)[0] == np.array(words)))
-        found = bench.compare(
-            {"dynamic cache": slow, name: way},
-            pairs=pairs,
-            warmup=0,
-            min_seconds=0,
-            sync=external.wait,
-        )
-    except Exception as error:
-        if not memory.is_lack(error):
-            raise
-        return {"error": "out of memory"}
-    ratio = found[name]
-    return {
-        "tokens_per_second": list(found.records[name].rate(copies * tokens)),
-        "ratio": [copies * ratio.ratio, copies * ratio.low, copies * ratio.high],
-        "first_call": found.records[name].first_call,
-        "memory": most.megabytes,
-        "same": same,
-    }
