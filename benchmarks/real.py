@@ -6,8 +6,8 @@ processor the latents are smaller than published (`--side`), so that a forward t
     python benchmarks/real.py                    # writes genlib/records/real-<machine>.json
     python benchmarks/real.py --tiny -o x.json   # small models, every line, about two minutes
 
-The file is written after each part, so a run that is cut off leaves what it has measured; parts that
-stand in it from an earlier run and are not asked for now stay, with the load of the last run.
+The file is written after each part, so a run that is cut off leaves what it has measured. Parts of
+an earlier run that are not asked for now stay in it.
 """
 
 import json
