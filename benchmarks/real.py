@@ -36,7 +36,7 @@ ON_PROCESSOR = {
             "offloading",
         ),
     ),
-    "PixArt-α": (32, ("half precision", "fused attention", "torch.compile", "int8 weights")),
+    "PixArt-α": (16, ("half precision", "fused attention", "torch.compile", "int8 weights")),
     "SDXL": (16, ()),
 }
 # On a GPU, of SD 1.5 all; to compile SDXL as a whole takes minutes.
@@ -72,6 +72,7 @@ def main(
     parts: Annotated[
         str, typer.Option(help="By commas: llm, forwards, images, throughput.")
     ] = "llm,forwards,images,throughput",
+    rungs: Annotated[str, typer.Option(help="Of a forward, by semicolons; else see above.")] = "",
     side: Annotated[int, typer.Option(help="Of the latents; 0: see above.", min=0)] = 0,
     tokens: Annotated[int, typer.Option(help="That the language model writes.", min=1)] = 16,
     pairs: Annotated[int, typer.Option(help="Rounds of timing.", min=9)] = 9,
@@ -130,7 +131,9 @@ def main(
         used = side or (cpu_side if on == "cpu" and not tiny else None)
         row = result["models"].setdefault(name, {})
         row["side"] = used or (16 if tiny else diffusion.SIZES[name].side)
-        rungs = TINY if tiny else cpu_rungs if on == "cpu" else ON_GPU.get(name, diffusion.FORWARDS)
+        some = TINY if tiny else cpu_rungs if on == "cpu" else ON_GPU.get(name, diffusion.FORWARDS)
+        if rungs:
+            some = tuple(r.strip() for r in rungs.split(";"))
         options: dict[str, Any] = {"tiny": tiny, "side": used}
         if "images" in chosen and not late():
             row |= diffusion.image_rows(name, pairs=pairs, **options)
@@ -138,7 +141,7 @@ def main(
             keep()
         if "forwards" in chosen:
             row.setdefault("forwards", {})
-            for rung in rungs:
+            for rung in some:
                 if late():
                     break
                 row["forwards"] |= diffusion.climb(name, (rung,), pairs=pairs, log=log, **options)

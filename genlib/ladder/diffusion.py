@@ -441,9 +441,12 @@ def forwards(
         device: `"cpu"`, `"cuda"` or `"mps"`.
 
     Raises:
+        ValueError: if there is no such rung.
         LookupError: where the device has no such thing; the message says what is missing.
         MemoryError, RuntimeError: where it does not fit.
     """
+    if rung not in FORWARDS:
+        raise ValueError(f"No rung {rung!r}. Choose one of {FORWARDS}.")
     size = small(SIZES[name]) if tiny else SIZES[name]
     device = device or pytorch.device()
     counted = functools.partial(work, name, side=side, tiny=tiny)
