@@ -143,7 +143,7 @@ def wait(result: Any) -> Any:
 
 def on_host(result: Any) -> list[Any]:
     """Returns the leaves of a result, every array as NumPy's: float64 unless whole numbers."""
-    found = []
+    found: list[Any] = []
     for leaf in leaves(result):
         if leaf is None or isinstance(leaf, (str, bytes, bool, int, float, complex)):
             found.append(leaf)

@@ -159,7 +159,7 @@ def _rows(
     for name, way in ways.items():
         start = time.perf_counter()
         try:
-            made, most = memory.peak(lambda way=way: external.wait(way()))
+            made, most = memory.peak(functools.partial(_waited, way))
         except Exception as error:
             if not memory.is_lack(error):
                 raise
@@ -184,6 +184,10 @@ def _rows(
             "text": text,
         }
     return rows
+
+
+def _waited(way: Callable[[], Any]) -> Any:
+    return external.wait(way())
 
 
 def _by_llama(llama: bill.LlamaCpp, asked: Any, tokens: int) -> str:
