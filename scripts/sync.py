@@ -60,7 +60,18 @@ import genlib.backend  # before Keras: it keeps TensorFlow's start-up log off th
 ```
 """
 # What `make book` and `make test` install beside genlib: the Makefile names the same extras.
-DEFAULT_EXTRAS = ("cpu", "book", "test", "emoji", "serve", "speed", "llm", "text", "opinion", "real")
+DEFAULT_EXTRAS = (
+    "cpu",
+    "book",
+    "test",
+    "emoji",
+    "serve",
+    "speed",
+    "llm",
+    "text",
+    "opinion",
+    "real",
+)
 # Chapters that need more than genlib alone: its extras of pyproject.toml.
 EXTRAS = {
     "caching-and-serving": "serve",
