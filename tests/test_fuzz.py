@@ -264,6 +264,7 @@ RUN_ERRORS = (checkpoint.RunError, weights.WeightsError, FileNotFoundError)
 @same_folder
 @given(st.data())
 def test_any_state_of_a_run_is_gone_on_from_or_refused(tmp_path, data):
+    (tmp_path / "run.json").write_text('{"recipe": "gan"}')
     state = checkpoint.State(2, {"loss": [1.0, 0.5]}, 3.0, 40)
     checkpoint.save(tmp_path, state, {"a": Variable()})
     file = tmp_path / "state.json"
