@@ -464,12 +464,14 @@ def test_serve_hands_all_its_options_on(monkeypatch):
         app, "run", lambda host, port, **options: asked.update(options, host=host, port=port)
     )
     arguments = "serve --host ::1 --port 0 --method flow --describe off --max-batch 2 --max-wait 0"
-    arguments += " --max-queue 3 --timeout 4 --cache-bytes 5 --option steps=2 --option xla=true"
+    arguments += " --max-queue 3 --max-connections 6 --timeout 4 --cache-bytes 5"
+    arguments += " --option steps=2 --option xla=true"
     result = CliRunner().invoke(cli.app, arguments.split())
     assert result.exit_code == 0, result.output
     assert asked == {
         "host": "::1", "port": 0, "method": "flow", "describe": "off", "max_batch": 2,
-        "max_wait": 0, "max_queue": 3, "timeout": 4, "cache_bytes": 5, "steps": 2, "xla": True,
+        "max_wait": 0, "max_queue": 3, "max_connections": 6, "timeout": 4, "cache_bytes": 5,
+        "steps": 2, "xla": True,
     }  # fmt: skip
 
 
