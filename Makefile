@@ -12,11 +12,13 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 BACKENDS ?= tensorflow jax torch
 # Tests that no backend can change: `make test` runs them, once.
-WITHOUT_KERAS := data files floors folder house metrics plot ranges records scenes site text toy
+WITHOUT_KERAS := data files floors folder house metrics plot ranges records scenes text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
-OTHERS := bench bill cache cli draw export external fuzz kills ladder opinion reading real scripts serve
+OTHERS := bench bill cache cli export external fuzz kills ladder opinion reading real scripts serve
 # Tests that look at a clock: they run alone, the others two at a time.
 CLOCKS := bench external serve
+# Tests that need a browser: `make test-site` runs them.
+BROWSER := draw site
 
 # Nothing is downloaded unless you say GENLIB_OFFLINE=0. TensorFlow's start-up talk stays off.
 export GENLIB_OFFLINE ?= 1
@@ -103,7 +105,7 @@ times: book ## record in git how long each chapter took (on a quiet machine)
 
 test: $(VENV)/.base ## run the library's tests and every notebook
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 \
-	  $(foreach name,$(CLOCKS),--ignore tests/test_$(name).py)
+	  $(foreach name,$(CLOCKS) $(BROWSER),--ignore tests/test_$(name).py)
 	@$(BIN)/pytest $(foreach name,$(CLOCKS),tests/test_$(name).py)
 	@$(BIN)/python scripts/execution_cache.py check
 	@rm -rf runs/notebooks && mkdir -p runs && cp -r notebooks runs/notebooks
@@ -112,15 +114,15 @@ test: $(VENV)/.base ## run the library's tests and every notebook
 	  runs/notebooks
 	@$(BIN)/python scripts/execution_cache.py feed
 
-test-site: book ## open every page of the built site in a headless browser
-	@$(BIN)/pytest tests/test_site.py
+test-site: book ## open every page of the site in a headless browser, and draw in it
+	@$(BIN)/pytest $(foreach name,$(BROWSER),tests/test_$(name).py)
 
 test-backends: $(VENV)/.base $(VENV)/.backends ## run the library's tests on each backend
 	@# One thread for each of the two workers: with more threads than cores, PyTorch's wait for one
 	@# another in a loop, and a training step takes twenty times the work.
 	@for backend in $(BACKENDS); do echo "== $$backend"; \
 	  KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 \
-	    $(foreach name,$(WITHOUT_KERAS) $(OTHERS),--ignore tests/test_$(name).py); done
+	    $(foreach name,$(WITHOUT_KERAS) $(OTHERS) $(BROWSER),--ignore tests/test_$(name).py); done
 
 fuzz: $(VENV)/.base ## try 2,000 prompts, files and requests of each kind instead of 100
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/pytest tests/test_fuzz.py --hypothesis-show-statistics

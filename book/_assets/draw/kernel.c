@@ -46,19 +46,22 @@ INLINE v128_t multiply_add(v128_t a, v128_t b, v128_t sum) {
   return __builtin_wasm_relaxed_madd_f32x4(a, b, sum);
 }
 // Adds four products of bytes to each of four sums; `b` is 0 to 127, so every processor agrees.
+// Weight k of column c stands at byte PLACE(c, k) of `a`, its number at each fourth byte of `b`.
+#define PLACE(c, k) ((c)*4 + (k))
 INLINE v128_t multiply_add_bytes(v128_t a, v128_t b, v128_t sum) {
   return __builtin_wasm_relaxed_dot_i8x16_i7x16_add_s_i32x4(a, b, sum);
 }
 #else
+#define PLACE(c, k) ((k) / 2 * 8 + (c)*2 + (k) % 2) // pairs of k, which one instruction adds
 INLINE v128_t multiply_add(v128_t a, v128_t b, v128_t sum) {
   return wasm_f32x4_add(wasm_f32x4_mul(a, b), sum);
 }
 INLINE v128_t multiply_add_bytes(v128_t a, v128_t b, v128_t sum) {
-  v128_t low = wasm_i32x4_extadd_pairwise_i16x8(wasm_i16x8_extmul_low_i8x16(a, b));
-  v128_t high = wasm_i32x4_extadd_pairwise_i16x8(wasm_i16x8_extmul_high_i8x16(a, b));
-  v128_t even = wasm_i32x4_shuffle(low, high, 0, 2, 4, 6);
-  v128_t odd = wasm_i32x4_shuffle(low, high, 1, 3, 5, 7);
-  return wasm_i32x4_add(sum, wasm_i32x4_add(even, odd));
+  v128_t numbers = wasm_i16x8_extend_low_i8x16(b); // the same four, twice
+  v128_t first = wasm_i32x4_shuffle(numbers, numbers, 0, 0, 0, 0);
+  v128_t last = wasm_i32x4_shuffle(numbers, numbers, 1, 1, 1, 1);
+  sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(a), first));
+  return wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(a), last));
 }
 #endif
 
@@ -92,7 +95,7 @@ typedef struct {
   int rows,
       columns;   // how many numbers go in and come out; columns are filled up to a multiple of 8
   float *floats; // (columns / 8, rows, 8), or
-  int8_t *bytes; // (columns / 8, rows / 4, 8, 4): quantized, each column with its own scale
+  int8_t *bytes; // (columns / 8, rows / 4, 2, 16): quantized, each column with its own scale
   float *scales; // of the columns
   float *sums;   // of the columns' weights, as they are after quantization
 } Matrix;
@@ -135,7 +138,7 @@ EXPORT(matrix) Matrix *matrix(const uint16_t *x, int rows, int columns, int quan
     int sum = 0;
     for (int k = 0; k < rows; k++) {
       int q = (int)__builtin_rintf(half(x[k * columns + c]) / most * 127);
-      m->bytes[(c / 8 * (rows / 4) + k / 4) * 32 + c % 8 * 4 + k % 4] = q;
+      m->bytes[(c / 8 * (rows / 4) + k / 4) * 32 + c % 8 / 4 * 16 + PLACE(c % 4, k % 4)] = q;
       sum += q;
     }
     m->scales[c] = most / 127;
