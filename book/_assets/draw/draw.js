@@ -258,6 +258,7 @@ function start(root) {
     form.requestSubmit();
   });
   part("save")?.addEventListener("click", () => {
+    if (sheet.hidden) return say("There are no images yet. Draw some first.");
     sheet.toBlob((blob) => {
       const link = element("a");
       link.href = URL.createObjectURL(blob);
