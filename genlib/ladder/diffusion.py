@@ -42,7 +42,7 @@ _DECODER = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
-_CLIP = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+_CLIP: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 
 
 @dataclass(frozen=True)
@@ -457,7 +457,7 @@ def forwards(
         return build_denoiser(size, device, dtype)
 
     def run(model: Any, batch: int = 1) -> Callable[[], Any]:
-        return forward(model, size, batch, side)  # type: ignore[no-any-return]
+        return forward(model, size, batch, side)
 
     if rung == "TF32":
         if device != "cuda":
@@ -761,6 +761,10 @@ def image_rows(
 # ---------------------------------------------------------------- throughput
 
 
+def _waited(run: Callable[[], Any]) -> Any:
+    return external.wait(run())
+
+
 def throughput(
     name: str,
     *,
@@ -794,7 +798,7 @@ def throughput(
     while batch <= most and expected <= budget:
         try:
             run = forward(model, size, batch, side)
-            _, used = memory.peak(lambda run=run: external.wait(run()))
+            _, used = memory.peak(functools.partial(_waited, run))
             record = bench.measure(run, repeats=calls, warmup=1, min_seconds=0, sync=external.wait)
         except Exception as error:
             if not memory.is_lack(error):
