@@ -417,7 +417,7 @@ def serve(
     from genlib import pretrained
     from genlib.serve import app as server
 
-    limits = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
+    limits: dict[str, Any] = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
     limits |= {"timeout": timeout, "cache_bytes": cache_bytes}
     limits |= {"max_connections": max_connections}
     ranges.check_all(port=port, **limits)

@@ -60,9 +60,9 @@ def features(images: np.ndarray) -> np.ndarray:
 
     found = []
     for start in range(0, len(images), BATCH):
-        part = torch.from_numpy(np.float32(images[start : start + BATCH]).transpose(0, 3, 1, 2))
+        part = images[start : start + BATCH].transpose(0, 3, 1, 2).astype(np.float32)
         with torch.inference_mode():
-            large = interpolate(part / 127.5 - 1, size=SIDE, mode="bilinear")
+            large = interpolate(torch.from_numpy(part) / 127.5 - 1, size=SIDE, mode="bilinear")
             seen = network.extract_features(large)
             found.append(adaptive_avg_pool2d(seen, 1).flatten(1).numpy())
     return np.concatenate(found)

@@ -45,7 +45,7 @@ def load(device: str = "cpu") -> tuple[Any, Any]:
         ImportError: if the package with the file is missing; the message has the command.
     """
     transformers.utils.logging.disable_progress_bar()
-    path = language._shipped()
+    path = language.shipped()
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where, padding_side="left")
     model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
