@@ -153,8 +153,9 @@ function start(root) {
         return line;
       }),
     );
+    const who = workers === 1 ? "One worker" : `${workers} workers, each`;
     part("device").textContent =
-      `${workers === 1 ? "One worker" : `${workers} workers, each`} with ${megabytes(made.bytes)} of memory. ` +
+      `${who} with ${megabytes(made.bytes)} of memory. ` +
       `From the first press to ready weights: ${(own.opening / 1000).toFixed(1)} s.`;
     table.parentElement.hidden = false;
     chart(part("chart"), own);
