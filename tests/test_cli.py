@@ -168,7 +168,7 @@ class First(BaseException):
 class Guard:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top in ("keras", "tensorflow", "jax", "torch"):
+        if top in ("keras", "tensorflow", "jax"):
             frame = sys._getframe()
             while not frame.f_globals.get("__name__", "").startswith("genlib"):
                 frame = frame.f_back
