@@ -90,7 +90,8 @@ def test_training_improves_and_survives_saving(data, tmp_path):
     )  # fmt: skip
     task = JudgeTask(few, replace(JudgeTask.recipe, epochs=1))
     train.run(task, 1, tmp_path / "run", progress=False)
-    card = registry.export(tmp_path / "run", tmp_path / "judge", quality.of("judge", "subset"))
+    measure = quality.of("judge", "subset")
+    card = registry.export(tmp_path / "run", tmp_path / "judge", measure, "subset")
     measured = card["metrics"]
     assert measured["accuracy_low"] > 0.5  # chance is 0.1
     assert measured["accuracy_low"] < measured["accuracy"] < measured["accuracy_high"]
