@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 BACKENDS ?= tensorflow jax torch
 # Tests that no backend can change: `make test` runs them, once.
-WITHOUT_KERAS := data files floors folder house metrics plot ranges records scenes text toy
+WITHOUT_KERAS := claims data files floors folder house metrics plot ranges records scenes text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
 OTHERS := bench bill cache cli export external fuzz ladder opinion reading real scripts serve
 # Tests that look at a clock: they run alone, the others two at a time.

@@ -87,6 +87,7 @@ LLM_LINE = """\
 """
 INCLUDE = re.compile(r"^```\{literalinclude\} (\S+)\n((?::[^\n]*\n)*)```$", re.M)
 PREDICT = re.compile(r"^```\{predict\} (.+)\n:choices: (.+)\n+((?:.*\n)*?)```$", re.M)
+MARK = re.compile(r"\{by\}`[^`]*`")  # what backs a claim: for tests/test_claims.py, not for readers
 SETUP_PATTERN = re.compile(
     r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n?", re.M | re.S
 )
@@ -141,7 +142,8 @@ def with_questions(text: str) -> str:
 
 def notebook(text: str) -> str:
     """The chapter as a notebook without outputs; ids follow from places, so it is repeatable."""
-    text = with_questions(with_sources(text.replace(PLACEHOLDER, repository()["url"])))
+    text = MARK.sub("", text.replace(PLACEHOLDER, repository()["url"]))
+    text = with_questions(with_sources(text))
     nb = jupytext.reads(text, fmt="md:myst")
     for number, cell in enumerate(nb.cells):
         cell["id"] = f"cell-{number}"

@@ -4,12 +4,14 @@
 * The Colab button and the download open the paired notebook in `notebooks/`.
 * `{cost-badge}` shows what a chapter cost to run when it was last recorded.
 * `{predict}` asks for a guess before a measured number is shown.
+* `{by}` names what backs a claim; `tests/test_claims.py` reads it, and no reader sees it.
 * `{mermaid}` shows the drawing of a diagram that `scripts/diagrams.py` made of its source.
 """
 
 import hashlib
 import html
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 DIAGRAMS = Path(__file__).resolve().parents[1] / "_assets" / "diagrams"
+MARK = re.compile(r"\{by\}`[^`]*`")
 PLACEHOLDER = "{{ repository }}"
 TIMES = Path(__file__).resolve().parents[2] / "benchmarks" / "chapter-times.json"
 
@@ -27,6 +30,11 @@ TIMES = Path(__file__).resolve().parents[2] / "benchmarks" / "chapter-times.json
 def fill_in_repository(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the address in place of its placeholder, as `scripts/sync.py` does in the notebooks."""
     source[0] = source[0].replace(PLACEHOLDER, app.config.html_theme_options["repository_url"])
+
+
+def drop_marks(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Take out the marks of claims, as `scripts/sync.py` does in the notebooks."""
+    source[0] = MARK.sub("", source[0])
 
 
 def paired_notebook(app: Sphinx, docname: str) -> Path:
@@ -149,6 +157,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("mermaid", Diagram)
     app.add_directive("predict", Predict)
     app.connect("source-read", fill_in_repository)
+    app.connect("source-read", drop_marks)
     # After the theme (priority 500) has made its buttons.
     app.connect("html-page-context", point_buttons_at_notebook, priority=900)
     app.add_css_file("custom.css")
