@@ -150,7 +150,7 @@ def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):
             session(tmp_path / "none")
     flow = Flow(replace(CONFIG, shortcut=True))
     for options in ({"steps": 0}, {"steps": 2, "guidance": 3.0}):
-        with pytest.raises(ValueError, match="shortcut|steps = 0"):
+        with pytest.raises(ValueError, match=r"shortcut|steps = 0"):
             export.flow_function(flow, None, **options)
     monkeypatch.setattr(export.backend, "name", lambda: "jax")
     with pytest.raises(RuntimeError, match="KERAS_BACKEND"):
