@@ -289,7 +289,7 @@ def compile_step(
     """Compiles a function that reads tensors and updates Keras variables in place.
 
     TensorFlow traces it into a graph (`tf.function`), JAX compiles it with XLA (`jax.jit`), and
-    PyTorch runs it as it is.
+    PyTorch runs it as it is, and keeps nothing for gradients that nobody asked for.
 
     Args:
         step: takes arrays, may call `variable.assign`, returns a tensor or a tuple, list or
@@ -310,7 +310,11 @@ def compile_step(
                 "xla=True is for TensorFlow and JAX; Keras runs on 'torch' here. "
                 "Leave xla out, or set KERAS_BACKEND=tensorflow."
             )
-        return step
+        import torch
+
+        # Without this a sampler would keep all that a backward pass through it needs. A step that
+        # wants gradients switches them on, as `gradients` and `vjp` do.
+        return torch.no_grad()(step)
     if name() == "jax":
         return _compile_jax(step, list(variables))
     import tensorflow as tf

@@ -142,3 +142,9 @@ def test_bfloat16_products_are_coarse_where_a_processor_has_them_and_nowhere_els
         else:
             assert error() < 1e-5
     assert error() < 1e-5
+
+
+def test_a_compiled_step_keeps_nothing_for_a_backward_pass():
+    model = linear()
+    y = backend.compile_step(model, model.variables)(ops.ones((1, 2)))
+    assert not getattr(y, "requires_grad", False)

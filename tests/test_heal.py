@@ -115,7 +115,8 @@ def test_a_vae_is_trained_written_and_loaded_again(tmp_path):
     task = VAETask(few, recipe, VAEConfig(latent_dim=4, widths=(32,)))
     losses = train.run(task, 4, tmp_path / "run", progress=False).history["loss"]
     assert losses[-1] < losses[0]
-    card = registry.export(tmp_path / "run", tmp_path / "vae", quality.of("vae", "subset"))
+    measure = quality.of("vae", "subset")
+    card = registry.export(tmp_path / "run", tmp_path / "vae", measure, "subset")
     assert card["metrics"]["scores"].keys() >= {"fid", "kid", "recall"}
     vae, _ = pretrained.load_vae(tmp_path / "vae")
     assert vae.config == VAEConfig(latent_dim=4, widths=(32,))
