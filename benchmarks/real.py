@@ -18,26 +18,11 @@ from typing import Annotated, Any
 
 import typer
 
-# On a processor: side of the latents, and rungs, of each model.
+# On a processor: side of the latents, and rungs; of SD 1.5 all but one.
+SIDE = 16
 ON_PROCESSOR = {
-    "SD 1.5": (
-        16,
-        (
-            "TF32",
-            "half precision",
-            "fused attention",
-            "channels last",
-            "torch.compile",
-            "feature caching",
-            "int8 weights",
-            "int8 products",
-            "FP8 products",
-            "batch of 4",
-            "offloading",
-        ),
-    ),
-    "PixArt-α": (16, ("half precision", "fused attention", "torch.compile", "int8 weights")),
-    "SDXL": (16, ()),
+    "PixArt-α": ("half precision", "fused attention", "torch.compile", "int8 weights"),
+    "SDXL": (),
 }
 # On a GPU, of SD 1.5 all; to compile SDXL as a whole takes minutes.
 ON_GPU = {
@@ -126,12 +111,12 @@ def main(
         result["llm"] |= transformers_llm.climb(tokens, pairs=pairs, batches=batches, log=log)
         keep()
     for name in names:
-        cpu_side, cpu_rungs = ON_PROCESSOR[name]
         small = tiny or on == "cpu"
-        used = side or (cpu_side if on == "cpu" and not tiny else None)
+        used = side or (SIDE if on == "cpu" and not tiny else None)
         row = result["models"].setdefault(name, {})
-        row["side"] = used or (16 if tiny else diffusion.SIZES[name].side)
-        some = TINY if tiny else cpu_rungs if on == "cpu" else ON_GPU.get(name, diffusion.FORWARDS)
+        row["side"] = used or (SIDE if tiny else diffusion.SIZES[name].side)
+        every = tuple(r for r in diffusion.FORWARDS if on != "cpu" or r != "batch of 2")
+        some = TINY if tiny else (ON_PROCESSOR if on == "cpu" else ON_GPU).get(name, every)
         if rungs:
             some = tuple(r.strip() for r in rungs.split(";"))
         options: dict[str, Any] = {"tiny": tiny, "side": used}

@@ -72,8 +72,9 @@ def compare(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
     """Returns how far generated images are from real ones, in this network's eyes.
 
     Args:
-        real: uint8 images, twice as many as of `fake`: one half is compared with the other, too.
-        fake: uint8 images.
+        real: `features` of real images, twice as many as of `fake`: one half is compared with the
+            other, too.
+        fake: `features` of generated images.
 
     Returns:
         `"network"`, `"n"`, and `[value, low, high]` of the KID, of its floor, real against real,
@@ -87,11 +88,10 @@ def compare(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
     """
     if len(real) != 2 * len(fake):
         raise ValueError(f"{len(real)} real and {len(fake)} generated images; give twice as many.")
-    there, others = np.split(features(real), 2)
-    here = features(fake)
-    near = metrics.prdc_intervals(there, here)
+    there, others = np.split(real, 2)
+    near = metrics.prdc_intervals(there, fake)
     scores = {
-        "kid": metrics.kid_interval(there, here),
+        "kid": metrics.kid_interval(there, fake),
         "kid floor": metrics.kid_interval(there, others),
         "precision": near["precision"],
         "recall": near["recall"],

@@ -85,20 +85,25 @@ def generator_quality(
         right = judge.attributes(images) == drawn.attributes
         measured[split] = _by_attribute(right)
         if split == "validation":
-            seen = scenes.scenes(min(memory, 8192), 0)
-            real = scenes.scenes(2 * n, SEED + 1, "validation")
-            report = metrics.report(
-                judge.features(real.images),
-                judge.features(images),
-                train=judge.features(seen.images),
-            )
+            real, train, photographs = _real(n, memory)
+            report = metrics.report(real, judge.features(images), train=train)
             measured["fid"] = _score(report.scores["fid"])
             measured["fid floor"] = _score(report.floor["fid"])
             assert report.neighbours is not None
             measured["closer to training than fresh images"] = _score(report.neighbours.closer)
-            fewer = min(n, OPINIONS)
-            measured["second opinion"] = opinion.compare(real.images[: 2 * fewer], images[:fewer])
+            fake = opinion.features(images[: len(photographs) // 2])
+            measured["second opinion"] = opinion.compare(photographs, fake)
     return measured
+
+
+@functools.lru_cache(maxsize=1)  # with guidance and without, the real side is the same
+def _real(n: int, memory: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns features of real images, of training images, and of real ones as photographs."""
+    judge = load_scenes_judge()
+    real = scenes.scenes(2 * n, SEED + 1, "validation").images
+    train = scenes.scenes(min(memory, 8192), 0).images
+    photographs = opinion.features(real[: 2 * min(n, OPINIONS)])
+    return judge.features(real), judge.features(train), photographs
 
 
 def of(recipe: str, source: str | None = None) -> Callable[[Any], Mapping[str, Any]]:
