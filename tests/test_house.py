@@ -12,6 +12,8 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from myst_nb.core.read import read_myst_markdown_notebook
+from myst_parser.config.main import MdParserConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -45,6 +47,19 @@ def test_notebook_is_valid_and_has_no_outputs(path: Path) -> None:
     assert not [cell for cell in code if cell.outputs or cell.execution_count]
     assert "set-up" in code[0].metadata.tags
     assert ADDRESS in code[0].source
+
+
+@by_notebook
+def test_the_page_and_the_notebook_have_the_same_cells(path: Path) -> None:
+    # Two parsers read a page: MyST-NB for the site, Jupytext for the notebook. What one of them takes
+    # for a cell and the other for text would run in one place only.
+    page = (ROOT / "book" / f"{path.stem}.md").read_text(encoding="utf-8")
+    read = read_myst_markdown_notebook(page, MdParserConfig(enable_extensions=["colon_fence"]))
+    cells = [
+        [cell.source for cell in notebook.cells if cell.cell_type == "code"][1:]  # set-up differs
+        for notebook in (read, nbformat.read(path, as_version=4))
+    ]
+    assert cells[0] == cells[1]
 
 
 @by_notebook
