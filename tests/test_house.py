@@ -51,8 +51,8 @@ def test_notebook_is_valid_and_has_no_outputs(path: Path) -> None:
 
 @by_notebook
 def test_the_page_and_the_notebook_have_the_same_cells(path: Path) -> None:
-    # Two parsers read a page: MyST-NB for the site, Jupytext for the notebook. What one of them takes
-    # for a cell and the other for text would run in one place only.
+    # Two parsers read a page: MyST-NB for the site, Jupytext for the notebook. What is a cell for
+    # one of them and text for the other would run in one place only.
     page = (ROOT / "book" / f"{path.stem}.md").read_text(encoding="utf-8")
     read = read_myst_markdown_notebook(page, MdParserConfig(enable_extensions=["colon_fence"]))
     cells = [
