@@ -207,6 +207,46 @@ class Flow(keras.Model):
             found.append(backend.to_numpy(x))
         return np.stack(found, 1)
 
+    def advance(
+        self,
+        x: np.ndarray,
+        text: np.ndarray,
+        begin: int,
+        end: int,
+        steps: int,
+        *,
+        guidance: float = 3.0,
+        xla: bool = False,
+    ) -> np.ndarray:
+        """Takes some of the steps of `sample`, for whoever changes the points in between.
+
+        Args:
+            x: the points at time `begin / steps`, float `(n, 16, 16, channels)`, in units of the
+                latents' spread.
+            text: embeddings, float32 `(n, text_width)`.
+            begin: the first step to take, from 0.
+            end: the step to stop before.
+            steps: of the whole way.
+            guidance: see `sample`.
+            xla: compile with XLA.
+
+        Returns:
+            The points at time `end / steps`, of the same shape and in the same units.
+
+        Raises:
+            ValueError: if a shape is another, or a step is not on the way.
+        """
+        text = check_text(text, self.config.text_width)
+        _check(steps, guidance)
+        if not 0 <= begin <= end <= steps:
+            raise ValueError(f"begin = {begin}, end = {end}; give steps on a way of {steps}.")
+        x = np.asarray(x, np.float32)
+        shape = (len(text), GRID, GRID, self.config.channels)
+        if x.shape != shape:
+            raise ValueError(f"The points have shape {x.shape}; give {shape}, one for each text.")
+        moved = self._walk(guidance, "euler", xla)(x, text, _bounds(begin, end, steps))
+        return backend.to_numpy(moved)
+
     def _compile_walk(self, guidance: float, solver: str, xla: bool) -> Any:
         """Compiles the walk from one step to another: one loop, whatever their number.
 
