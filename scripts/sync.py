@@ -78,6 +78,7 @@ EXTRAS = {
     "frontier": "speed",
     "quantization": "speed",
     "real-model": "text,real",
+    "small-devices": "speed",
 }
 # Chapters that need the language model, whose package asks for an engine that we do not need.
 WITH_LLM = ("llm-bill", "llm-guided-generation", "pruning", "real-model")

@@ -26,13 +26,14 @@ sys.path[:0] = [str(BOOK / "_ext"), str(ROOT / "scripts")]
 import house  # noqa: E402
 import sync  # noqa: E402
 
-SPEED = next(
-    part["chapters"]
+CHAPTERS = [
+    Path(chapter["file"]).name
     for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
-    if part["caption"] == "Speed"
-)
+    if part["caption"] in ("Speed", "Applications")
+    for chapter in part["chapters"]
+]
 OTHERS = ("index", "introduction", "deciders", "llm-guided-generation")
-PAGES = [*OTHERS, *(Path(chapter["file"]).name for chapter in SPEED)]
+PAGES = [*OTHERS, *CHAPTERS]
 by_page = pytest.mark.parametrize("page", PAGES)
 
 COUNTS = r"(?!many|much|often)"  # "four times as many" compares numbers, not speed or size
