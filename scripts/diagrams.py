@@ -10,15 +10,12 @@ is missing: then run
 It calls `npm pack` for mermaid and draws in a headless Chromium (apt: chromium chromium-driver).
 """
 
-import functools
-import http.server
 import re
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
-from selenium import webdriver
+import chromium
 from vendor import take, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,20 +66,8 @@ def draw(sources: dict[str, str]) -> dict[str, str]:
         site = Path(folder, "site")
         take(unpack("mermaid", MERMAID, Path(folder)), FILES, site)
         (site / "index.html").write_text(PAGE, encoding="utf-8")
-        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
-        handler.extensions_map = {**handler.func.extensions_map, ".mjs": "text/javascript"}
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        options = webdriver.ChromeOptions()
-        for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"):
-            options.add_argument(flag)
-        options.add_argument("--disable-background-networking")
-        driver = webdriver.Chrome(
-            options=options, service=webdriver.ChromeService("/usr/bin/chromedriver")
-        )
-        try:
-            driver.set_script_timeout(60)
-            driver.get(f"http://127.0.0.1:{server.server_port}/")
+        with chromium.served(site) as address, chromium.opened() as driver:
+            driver.get(f"{address}/")
             ask = (
                 "const [name, source, done] = arguments;"
                 "const wait = () => window.draw ? window.draw(name, source).then(done)"
@@ -92,9 +77,6 @@ def draw(sources: dict[str, str]) -> dict[str, str]:
                 name: driver.execute_async_script(ask, name.removesuffix(".svg"), source)
                 for name, source in sources.items()
             }
-        finally:
-            driver.quit()
-            server.shutdown()
 
 
 def main() -> None:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Annotated
 from urllib.request import urlopen
 
+import chromium
 import typer
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 OUTPUT = Path(__file__).resolve().parent.parent / "book" / "_assets" / "images" / "tensorboard.png"
@@ -80,16 +79,7 @@ def tensorboard(folder: Path) -> Iterator[str]:
 
 def photograph(address: str) -> Image.Image:
     """Open the page in headless Chromium and wait until its charts and images are drawn."""
-    options = webdriver.ChromeOptions()
-    for option in (
-        "headless=new",
-        "no-sandbox",
-        "hide-scrollbars",
-        f"window-size={WIDTH},{HEIGHT}",
-    ):
-        options.add_argument(f"--{option}")
-    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    try:
+    with chromium.opened("hide-scrollbars", f"window-size={WIDTH},{HEIGHT}") as driver:
         driver.set_window_size(WIDTH, HEIGHT)
         driver.get(f"{address}?darkMode=false#timeseries")
         drawn = "return document.querySelectorAll('line-chart, image-card img, image-card').length"
@@ -99,8 +89,6 @@ def photograph(address: str) -> Image.Image:
         driver.execute_script(CLOSE_SETTINGS)
         time.sleep(6)  # the charts are canvases: nothing in the page tells when they are painted
         return Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
-    finally:
-        driver.quit()
 
 
 def main(

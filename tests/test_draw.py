@@ -8,7 +8,6 @@ CI) turns that into a failure.
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import json
 import os
@@ -16,10 +15,8 @@ import random
 import re
 import shutil
 import sys
-import threading
 import unicodedata
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,10 +33,10 @@ from genlib.text import lexicon, reader, student, writer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "scripts")]
+import chromium  # noqa: E402
 import draw  # noqa: E402
 import kernel  # noqa: E402
 
-TOOLS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 PROMPTS = [
     "a beautiful sunset over a calm sea",
     "a house by a lake, in the rain",
@@ -72,8 +69,8 @@ def give_up(reason: str) -> None:
     pytest.skip(reason)
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serve files without a line for each, and remember what was asked for."""
+class Asked(chromium.Quiet):
+    """Remembers what was asked for."""
 
     asked: ClassVar[list[str]] = []
 
@@ -97,30 +94,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    for name, path in TOOLS.items():
-        if path is None:
-            give_up(f"{name} is not installed: apt install chromium chromium-driver")
-    handler = functools.partial(Quiet, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    options = webdriver.ChromeOptions()
-    options.binary_location = TOOLS["chromium"]
-    for flag in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-background-networking"),
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no other host has an address
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+def browser(folder: Path) -> Iterator[webdriver.Chrome]:
+    if reason := chromium.missing():
+        give_up(reason)
+    alone = "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no other host has an address
+    with (
+        chromium.served(folder, Asked) as address,
+        chromium.opened(alone, logs=True) as driver,
     ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(TOOLS["chromedriver"])
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.set_script_timeout(600)
-    driver.address = f"http://127.0.0.1:{server.server_port}"
-    driver.get(f"{driver.address}/empty.html")
-    yield driver
-    driver.quit()
-    server.shutdown()
+        driver.address = address
+        driver.get(f"{address}/empty.html")
+        yield driver
 
 
 def run(browser: webdriver.Chrome, body: str, *arguments: Any) -> Any:
@@ -454,7 +438,7 @@ def test_enter_draws_the_images_of_generate_and_weights_come_once(
     page: webdriver.Chrome,
 ) -> None:
     empty_cache(page)
-    Quiet.asked.clear()
+    Asked.asked.clear()
     part(page, "prompt").clear()
     part(page, "prompt").send_keys(PROMPTS[0], Keys.ENTER)
     assert "ms an image" in said(page, "drawn", "try again")
@@ -467,14 +451,14 @@ def test_enter_draws_the_images_of_generate_and_weights_come_once(
     )
     assert tuple(items) == expected.descriptions
     assert PROMPTS[0] in part(page, "sheet").get_attribute("aria-label")
-    fetched = [path for path in Quiet.asked if path.endswith(".safetensors")]
+    fetched = [path for path in Asked.asked if path.endswith(".safetensors")]
     assert len(fetched) == len(set(fetched)) == 3
 
-    Quiet.asked.clear()
+    Asked.asked.clear()
     page.refresh()
     page.find_element("css selector", "button[type=submit]").click()
     said(page, "drawn", "try again")
-    assert not [path for path in Quiet.asked if path.endswith(".safetensors")]
+    assert not [path for path in Asked.asked if path.endswith(".safetensors")]
 
 
 def test_a_damaged_download_is_told_and_can_be_tried_again(
