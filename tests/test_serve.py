@@ -364,6 +364,7 @@ def test_several_images_come_as_json_and_are_those_of_generate(small):
     made = run(main()).json()
     own = pipeline.generate("下雪的湖边", 3, seed=4, method="flow", steps=2)
     assert made["descriptions"] == list(own.descriptions)
+    assert made["notes"] == list(own.notes)
     assert made["seed"] == 4
     for png, image in zip(made["images"], own.images, strict=True):
         assert np.abs(pixels(base64.b64decode(png)) - image).max() <= 1

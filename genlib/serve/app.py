@@ -59,6 +59,7 @@ class Rendered:
 
     png: bytes
     description: str
+    note: str = ""  # what was understood of the prompt, and what was not
 
 
 class Renderer:
@@ -94,11 +95,15 @@ class Renderer:
         shape = (GRID, GRID, self.model.config.channels)
         noises = {w: sampling.normals(w.n, shape, w.seed) for w in jobs}
 
-        said = tuple(written[job][i].text for job, i in items)
+        descriptions = [written[job][i] for job, i in items]
+        said = tuple(d.text for d in descriptions)
         noise = np.stack([noises[job][i] for job, i in items])
         latents = self.model.sample(pipeline.encode(said), noise=noise, **self.options)
         images = load_tokenizer().decode(latents)
-        return [Rendered(to_png(image), text) for image, text in zip(images, said, strict=True)]
+        return [
+            Rendered(to_png(image), d.text, d.understood)
+            for image, d in zip(images, descriptions, strict=True)
+        ]
 
 
 def app(
@@ -115,7 +120,8 @@ def app(
     """Makes the server's application.
 
     `POST /generate` takes `{"prompt": …, "n": 1, "seed": 0}` and gives a PNG, or, for more images
-    or with `Accept: application/json`, JSON with base64. What is refused gets JSON with a sentence:
+    or with `Accept: application/json`, JSON with base64, the descriptions, and notes of what was
+    understood of the prompt. What is refused gets JSON with a sentence:
     400, 408 or 413 if the request cannot be understood, 503 with `Retry-After` if the queue is
     full, 504 if it took too long. `GET /health` is 200 when the models are warm, 503 before.
     `GET /metrics` counts.
@@ -182,7 +188,9 @@ def app(
             return Response(made[0].png, media_type="image/png")
         images = [base64.b64encode(one.png).decode() for one in made]
         descriptions = [one.description for one in made]
-        return JSONResponse({"images": images, "descriptions": descriptions, "seed": job.seed})
+        notes = list(dict.fromkeys(one.note for one in made if one.note))
+        found = {"images": images, "descriptions": descriptions, "notes": notes}
+        return JSONResponse({**found, "seed": job.seed})
 
     async def health(_: Request) -> Response:
         warm, live = ready.is_set(), application.state.failure is None
