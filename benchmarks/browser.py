@@ -1,15 +1,16 @@
 """The page that draws, in headless Chromium: CPU time of an image by kernel, numbers and steps.
 
-Writes `genlib/records/browser.json`. It counts what one thread of the browser computes, from noise
-to pixels, so other work on the machine changes little. Needs: apt install chromium chromium-driver
+Beside it, two libraries do the same: onnxruntime-web and LiteRT.js, with one thread, each with the
+same flow and decoder as one file for each number of steps. They come by npm, and only for this.
+
+Writes `genlib/records/browser.json`. It counts what the page's thread computes, from noise to
+pixels, so other work on the machine changes little. Needs: apt install chromium chromium-driver npm
 """
 
-import functools
 import shutil
+import subprocess
 import sys
 import tempfile
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +19,34 @@ import psutil
 import typer
 from selenium import webdriver
 
-from genlib import records, weights
+from genlib import pretrained, records, weights
+from genlib.bench import count
+from genlib.models.flow import Flow
+from genlib.models.tokenizer import GRID
+from genlib.speed import export
 
-PAGE = Path(__file__).resolve().parent.parent / "book" / "_assets" / "draw"
-IMAGES, ROUNDS = 12, 3
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import chromium  # noqa: E402
+import kernel  # noqa: E402
+from vendor import unpack  # noqa: E402
+
+PAGE = ROOT / "book" / "_assets" / "draw"
+IMAGES, ROUNDS, STEPS = 12, 3, (1, 2, 4)
+# The libraries' packages: version, and the files that a page loads.
+PEERS = {
+    "onnxruntime-web": (
+        "1.30.0",
+        [
+            "dist/ort.wasm.min.mjs",
+            "dist/ort-wasm-simd-threaded.mjs",
+            "dist/ort-wasm-simd-threaded.wasm",
+        ],
+    ),
+    "@litertjs/core": ("2.5.3", ["dist/index.js", "wasm/litert_wasm_internal.*"]),
+    "@litertjs/wasm-utils": ("2.5.3", ["dist/*.js"]),
+}
+LIBRARY = {name: "onnxruntime-web" if "onnx" in name else "LiteRT.js" for name in PEERS}
 # Makes both networks of a kernel; `draw` draws n times the same image from a fixed noise.
 MAKE = """
 const [kernel, int8] = arguments, done = arguments[2];
@@ -46,11 +71,78 @@ const [kernel, int8] = arguments, done = arguments[2];
 """
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serve files without a line for each."""
-
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+# The most that one thread can do: products and sums in registers, nothing in memory.
+PEAK = """
+#include <wasm_simd128.h>
+__attribute__((export_name("peak"))) float peak(int n) {
+  v128_t x = wasm_f32x4_splat(0.999f), sum[8];
+  for (int k = 0; k < 8; k++) sum[k] = wasm_f32x4_splat(k);
+  for (int i = 0; i < n; i++)
+    for (int k = 0; k < 8; k++) sum[k] = MULTIPLY_ADD(sum[k], x, x);
+  float all = 0;
+  for (int k = 0; k < 8; k++) all += wasm_f32x4_extract_lane(sum[k], 0);
+  return all;
+}
+"""
+MULTIPLY_ADD = {
+    "kernel-relaxed.wasm": "__builtin_wasm_relaxed_madd_f32x4(a, b, c)",
+    "kernel-simd.wasm": "wasm_f32x4_add(wasm_f32x4_mul(a, b), c)",
+}
+EACH = 8 * 4 * 2  # operations of a turn of that loop
+MAKE_PEAK = """
+const done = arguments[1];
+(async () => {
+  const bytes = await (await fetch(`/${arguments[0]}`)).arrayBuffer();
+  const { peak } = (await WebAssembly.instantiate(bytes)).instance.exports;
+  window.draw = (turns, n) => { for (let i = 0; i < n; i++) peak(turns); };
+})().then(() => done(0), (error) => done(String(error)));
+"""
+EMPTY = """<!doctype html><title>x</title><script type="importmap">
+{"imports": {"@litertjs/wasm-utils": "/peers/@litertjs/wasm-utils/index.js"}}</script>"""
+# Each opens the files of one kind, and sets `draw` as above, but for its promise.
+MAKE_PEER = {
+    "onnxruntime-web": """
+const [kind, steps, width, shape] = arguments, done = arguments[4];
+(async () => {
+  const ort = await import("/peers/onnxruntime-web/ort.wasm.min.mjs");
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmPaths = "/peers/onnxruntime-web/";
+  const size = shape.reduce((a, b) => a * b);
+  const noise = new ort.Tensor(
+    "float32", Float32Array.from({ length: size }, (_, i) => 1.4 * Math.sin(i * i)), shape);
+  const text = new ort.Tensor("float32", new Float32Array(width).fill(0.1), [1, width]);
+  const sessions = {};
+  for (const n of steps)
+    sessions[n] = await ort.InferenceSession.create(`/files/${kind}-${n}.onnx`);
+  window.draw = async (steps, n) => {
+    for (let i = 0; i < n; i++) await sessions[steps].run({ noise, text });
+  };
+})().then(() => done(0), (error) => done(String(error)));
+""",
+    "LiteRT.js": """
+const [kind, steps, width, shape] = arguments, done = arguments[4];
+(async () => {
+  const lite = await import("/peers/@litertjs/core/index.js");
+  await lite.loadLiteRt("/peers/@litertjs/core/");
+  const size = shape.reduce((a, b) => a * b);
+  const given = [
+    [Float32Array.from({ length: size }, (_, i) => 1.4 * Math.sin(i * i)), shape],
+    [new Float32Array(width).fill(0.1), [1, width]],
+  ];
+  const models = {};
+  for (const n of steps)
+    models[n] = await lite.loadAndCompile(`/files/${kind}-${n}.tflite`, { accelerator: "wasm" });
+  window.draw = async (steps, n) => {
+    for (let i = 0; i < n; i++) {
+      const put = given.map((one) => new lite.Tensor(...one));
+      const made = await models[steps].run(put);
+      for (const one of made) await one.data();
+      for (const one of [...put, ...made]) one.delete();
+    }
+  };
+})().then(() => done(0), (error) => done(String(error)));
+""",
+}
 
 
 def on_cpu(process: psutil.Process) -> float:
@@ -59,75 +151,157 @@ def on_cpu(process: psutil.Process) -> float:
     return int(text.split()[0]) / 1e9
 
 
+def timed(driver: webdriver.Chrome, steps: int) -> list[float]:
+    """Milliseconds of an image: the median, the least and the most of the rounds."""
+    children = psutil.Process(driver.service.process.pid).children(recursive=True)
+    pages = [p for p in children if "--type=renderer" in p.cmdline()]
+    draw = """const [steps, n, done] = arguments;
+    (async () => draw(steps, n))().then(() => done(0), (error) => done(String(error)));"""
+    if error := driver.execute_async_script(draw, steps, 4):  # warm
+        raise RuntimeError(error)
+    times = []
+    for _ in range(ROUNDS):
+        before = [on_cpu(p) for p in pages]
+        driver.execute_async_script(draw, steps, IMAGES)
+        spent = max(on_cpu(p) - b for p, b in zip(pages, before, strict=True))
+        times.append(1000 * spent / IMAGES)
+    return [float(np.median(times)), min(times), max(times)]
+
+
 def measure(driver: webdriver.Chrome, address: str) -> dict[str, Any]:
-    """Milliseconds of an image, each with the least and the most of the rounds."""
+    """The page's kernels: milliseconds of an image and bytes of memory."""
     found: dict[str, Any] = {}
-    for kernel in ("kernel-relaxed.wasm", "kernel-simd.wasm"):
+    for file in kernel.KERNELS:
         for int8 in (False, True):
             driver.get(f"{address}/empty.html")
-            memory = driver.execute_async_script(MAKE, kernel, int8)
+            memory = driver.execute_async_script(MAKE, file, int8)
             if not isinstance(memory, int):
                 raise RuntimeError(memory)
-            children = psutil.Process(driver.service.process.pid).children(recursive=True)
-            pages = [p for p in children if "--type=renderer" in p.cmdline()]
-            for steps in (1, 2, 4):
-                driver.execute_script("draw(arguments[0], 4)", steps)  # warm
-                times = []
-                for _ in range(ROUNDS):
-                    before = [on_cpu(p) for p in pages]
-                    driver.execute_script("draw(...arguments)", steps, IMAGES)
-                    spent = max(on_cpu(p) - b for p, b in zip(pages, before, strict=True))
-                    times.append(1000 * spent / IMAGES)
-                name = f"{kernel.removesuffix('.wasm')}, {'int8' if int8 else 'float32'}, {steps}"
+            for steps in STEPS:
+                name = f"{file.removesuffix('.wasm')}, {'int8' if int8 else 'float32'}, {steps}"
+                found[name] = {"milliseconds": timed(driver, steps), "memory": memory}
+                print(f"{name}: {found[name]['milliseconds'][0]:.1f} ms", flush=True)
+    return found
+
+
+def limits(driver: webdriver.Chrome, address: str, folder: Path) -> dict[str, float]:
+    """Operations a second of each kind of SIMD in this browser, in one thread, at best."""
+    found = {}
+    for name, how in MULTIPLY_ADD.items():
+        (folder / "peak.c").write_text(f"#define MULTIPLY_ADD(a, b, c) {how}\n{PEAK}")
+        flags = [*kernel.FLAGS, *kernel.KERNELS[name], "-o", f"peak-{name}", "peak.c"]
+        subprocess.run([kernel.CLANG, *flags], cwd=folder, check=True)
+        driver.get(f"{address}/empty.html")
+        if error := driver.execute_async_script(MAKE_PEAK, f"peak-{name}"):
+            raise RuntimeError(error)
+        turns = 10**6
+        found[name.removesuffix(".wasm")] = turns * EACH / timed(driver, turns)[1] * 1000
+        print(f"{name}: {found[name.removesuffix('.wasm')] / 1e9:.1f} GFLOP/s at best", flush=True)
+    return found
+
+
+def operations() -> dict[str, int]:
+    """Operations of an image, from noise to pixels, by number of steps."""
+    flow, decoder = pretrained.load("flow-shortcut"), pretrained.load_tokenizer().decoder
+    pixels = count.network(decoder, 1)
+    return {
+        str(steps): (count.flow(flow.config, 1, steps=steps, guidance=1.0) + pixels).flops
+        for steps in STEPS
+    }
+
+
+def latents(flow: Flow) -> tuple[int, int, int]:
+    """The shape of what the flow draws."""
+    return GRID, GRID, flow.config.channels
+
+
+def write_files(folder: Path) -> dict[str, int]:
+    """Write the flow and the decoder for both libraries; return the bytes of each file."""
+    flow, decoder = pretrained.load("flow-shortcut"), pretrained.load_tokenizer().decoder
+    examples = {
+        "noise": np.zeros((1, *latents(flow)), np.float32),
+        "text": np.zeros((1, flow.config.text_width), np.float32),
+    }
+    folder.mkdir()
+    sizes = {}
+    for steps in STEPS:
+        whole = export.flow_function(flow, decoder, steps=steps)
+        float32, int8 = (folder / f"{kind}-{steps}.onnx" for kind in ("float32", "int8"))
+        sizes[float32.name] = export.to_onnx(whole, float32, **examples)
+        sizes[int8.name] = export.int8(float32, int8)
+        for kind in ("float32", "int8"):
+            path = folder / f"{kind}-{steps}.tflite"
+            sizes[path.name] = export.to_litert(
+                whole, path, int8=kind == "int8", fixed=True, **examples
+            )
+    return sizes
+
+
+def measure_peers(driver: webdriver.Chrome, address: str, folder: Path) -> dict[str, Any]:
+    """The two libraries: milliseconds of an image, and bytes to fetch before the first one."""
+    sizes = write_files(folder / "files")
+    fetched = dict.fromkeys(MAKE_PEER, 0)
+    for name, (version, files) in PEERS.items():
+        goal = folder / "peers" / name
+        goal.mkdir(parents=True)
+        with tempfile.TemporaryDirectory() as place:
+            package = unpack(name, version, Path(place))
+            for file in files:
+                for path in package.glob(file):
+                    shutil.copy(path, goal)
+                    fetched[LIBRARY[name]] += path.stat().st_size
+    flow = pretrained.load("flow-shortcut")
+    given = [list(STEPS), flow.config.text_width, [1, *latents(flow)]]
+    found: dict[str, Any] = {}
+    for library, make in MAKE_PEER.items():
+        for kind in ("float32", "int8"):
+            driver.get(f"{address}/empty.html")
+            if error := driver.execute_async_script(make, kind, *given):
+                raise RuntimeError(f"{library}, {kind}: {error}")
+            ending = "onnx" if library == "onnxruntime-web" else "tflite"
+            for steps in STEPS:
+                name = f"{library}, {kind}, {steps}"
                 found[name] = {
-                    "milliseconds": [float(np.median(times)), min(times), max(times)],
-                    "memory": memory,
+                    "milliseconds": timed(driver, steps),
+                    "bytes": fetched[library] + sizes[f"{kind}-{steps}.{ending}"],
                 }
-                print(f"{name}: {np.median(times):.1f} ms", flush=True)
+                print(f"{name}: {found[name]['milliseconds'][0]:.1f} ms", flush=True)
     return found
 
 
 def main(
     save: Annotated[bool, typer.Option(help="Write the record.")] = True,
 ) -> None:
-    """Measures the page that draws."""
-    for tool in ("chromium", "chromedriver"):
-        if shutil.which(tool) is None:
-            sys.exit(f"{tool} is not installed: apt install chromium chromium-driver")
+    """Measures the page that draws, and two libraries that could draw in its place."""
+    if reason := chromium.missing() or kernel.missing():
+        sys.exit(reason)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(PAGE, folder / "draw")
         (folder / "draw" / "weights").mkdir()
-        (folder / "empty.html").write_text("<!doctype html><title>x</title>")
+        (folder / "empty.html").write_text(EMPTY)
+        own = sum(
+            (PAGE / file).stat().st_size
+            for file in ("kernel.js", "kernel-relaxed.wasm", "weights.js")
+        )
         for part in ("flow-shortcut", "tokenizer"):
             for file in weights.paths(weights.SHIPPED / part):
                 shutil.copy(file, folder / "draw" / "weights")
-        handler = functools.partial(Quiet, directory=name)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium")
-        for flag in (
-            "headless",
-            "no-sandbox",
-            "disable-gpu",
-            f"user-data-dir={folder / 'profile'}",
-        ):
-            options.add_argument(f"--{flag}")
-        service = webdriver.ChromeService(shutil.which("chromedriver"))
-        driver = webdriver.Chrome(options=options, service=service)
-        driver.set_script_timeout(600)
-        try:
-            ways = measure(driver, f"http://127.0.0.1:{server.server_port}")
+                own += file.stat().st_size
+        with chromium.served(folder) as address, chromium.opened() as driver:
+            most = limits(driver, address, folder)
+            ways = measure(driver, address)
+            for way in ways.values():
+                way["bytes"] = own
+            ways |= measure_peers(driver, address, folder)
             version = driver.capabilities["browserVersion"]
-        finally:
-            driver.quit()
-            server.shutdown()
     bytes_served = {
         file.name: file.stat().st_size for file in PAGE.iterdir() if file.suffix in (".js", ".wasm")
     }
+    versions = {name: version for name, (version, _) in PEERS.items()}
     if save:
-        records.save("browser", {"chromium": version, "bytes": bytes_served, "ways": ways})
+        record = {"chromium": version, "peers": versions, "bytes": bytes_served, "ways": ways}
+        records.save("browser", {**record, "limits": most, "operations": operations()})
 
 
 if __name__ == "__main__":

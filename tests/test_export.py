@@ -161,3 +161,15 @@ def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):
 def test_an_example_needs_a_batch(tmp_path):
     with pytest.raises(ValueError, match="first axis"):
         export.to_onnx(lambda x: x, tmp_path / "x", x=np.float32(1))
+
+
+@writes
+@pytest.mark.parametrize(("fixed", "batch"), [(False, -1), (True, 1)])
+def test_a_litert_file_is_for_any_batch_unless_it_is_fixed(tmp_path, fixed, batch):
+    from ai_edge_litert.interpreter import Interpreter
+
+    generator = build_generator("mlp", seed=1)
+    z = np.zeros((1, 100), np.float32)
+    export.to_litert(generator, tmp_path / "x.tflite", fixed=fixed, z=z)
+    (found,) = Interpreter(str(tmp_path / "x.tflite")).get_input_details()
+    assert found["shape_signature"].tolist() == [batch, 100]

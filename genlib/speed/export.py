@@ -62,7 +62,12 @@ def to_onnx(function: Callable[..., Any], path: str | Path, **examples: np.ndarr
 
 
 def to_litert(
-    function: Callable[..., Any], path: str | Path, *, int8: bool = False, **examples: np.ndarray
+    function: Callable[..., Any],
+    path: str | Path,
+    *,
+    int8: bool = False,
+    fixed: bool = False,
+    **examples: np.ndarray,
 ) -> int:
     """Writes a model, or a function of tensors, as a LiteRT (TensorFlow Lite) file.
 
@@ -71,6 +76,7 @@ def to_litert(
         path: where.
         int8: store the weights of products and convolutions as int8, a scale for each channel,
             and round what meets them to int8 as it comes (dynamic range quantization).
+        fixed: write it for the batch of the examples, and no other, as LiteRT.js asks.
         **examples: as for `to_onnx`.
 
     Returns:
@@ -79,7 +85,7 @@ def to_litert(
     Raises:
         RuntimeError, ValueError: as `to_onnx`.
     """
-    traced, _ = _trace(function, examples)
+    traced, _ = _trace(function, examples, fixed)
     import tensorflow as tf
 
     with _quiet():
@@ -322,8 +328,10 @@ def _subpixel(layer: layers.Conv2DTranspose, x: Any) -> Any:
     return to_space(layers.Concatenate()(parts), 2)
 
 
-def _trace(function: Callable[..., Any], examples: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
-    """Returns a graph of the function for any batch, and the signature of its inputs."""
+def _trace(
+    function: Callable[..., Any], examples: Mapping[str, np.ndarray], fixed: bool = False
+) -> tuple[Any, Any]:
+    """Returns a graph of the function, for any batch unless fixed, and its inputs' signature."""
     if backend.name() != "tensorflow":
         raise RuntimeError(
             f"Files are written by TensorFlow, and Keras runs on {backend.name()!r} here. Set "
@@ -337,7 +345,11 @@ def _trace(function: Callable[..., Any], examples: Mapping[str, np.ndarray]) -> 
     import tensorflow as tf
 
     signature = [
-        tf.TensorSpec((None, *np.shape(array)[1:]), np.asarray(array).dtype, name=name)
+        tf.TensorSpec(
+            np.shape(array) if fixed else (None, *np.shape(array)[1:]),
+            np.asarray(array).dtype,
+            name=name,
+        )
         for name, array in examples.items()
     ]
 
