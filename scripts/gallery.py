@@ -8,6 +8,8 @@ Nothing is chosen by hand: each sheet is what `genlib generate PROMPT -n 64` giv
 from pathlib import Path
 
 import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
 
 from genlib import pipeline, plot
 
@@ -24,7 +26,27 @@ PROMPTS = {
     "storm-sea": "a storm at sea",
     "snow-city-zh": "下雪的城市",
 }
+TITLE = "Image Generation at Speed"
+SUBTITLE = "A book that runs: the new momentum of LLMs"
 HERO = ("sunset-sea", "snow-mountains", "night-city", "balloon-hills")
+
+
+def card(hero: Path) -> Image.Image:
+    """Returns what other sites show of a page that they link to: title and images, 1200×630.
+
+    It shows the front page's images, enlarged without smoothing, under the title.
+    """
+    with Image.open(hero) as image:
+        rows = image.convert("RGB").resize(
+            (1200, 1200 * image.height // image.width), Image.NEAREST
+        )
+    made = Image.new("RGB", (1200, 630), "#F5F5F2")
+    made.paste(rows, (0, 630 - rows.height))
+    pen = ImageDraw.Draw(made)
+    for top, size, text in ((60, 58, TITLE), (138, 32, SUBTITLE)):
+        font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+        pen.text((600, top), text, font=font, fill="#24292F", anchor="mm")
+    return made
 
 
 def main() -> None:
@@ -37,6 +59,7 @@ def main() -> None:
             rows.append(pipeline.generate(prompt, 12, best_of=4).images)
         print(name, flush=True)
     plot.save_png(np.concatenate(rows), IMAGES / "hero.png", columns=12)
+    card(IMAGES / "hero.png").save(IMAGES / "social-card.png", optimize=True)
 
 
 if __name__ == "__main__":

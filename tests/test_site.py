@@ -13,18 +13,22 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import threading
+import sys
+import tomllib
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
 from pathlib import Path
-from typing import Any
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import quote, urldefrag, urlsplit
 
 import pytest
+import yaml
 from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+import chromium  # noqa: E402
+
 SITE = ROOT / "_build" / "html"
 SHOTS = ROOT / "_build" / "screenshots"
 PAGES = sorted(
@@ -34,19 +38,21 @@ PAGES = sorted(
 )
 # A page whose only content is a jump to another page has nothing to look at.
 PAGES = [page for page in PAGES if 'http-equiv="Refresh"' not in (SITE / page).read_text()]
-GENERATED = {"genindex.html", "search.html"}
+GENERATED = {"genindex.html", "search.html", "404.html"}
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+# Where the site lies on its host: a missing page shows links that start there.
+PREFIX = urlsplit(CONFIG["html"]["baseurl"]).path
+HEAVIEST = 1_500_000  # bytes of a page, before the weights of the part that draws
+# axe-core comes as one file in the package of a driver for another browser library.
+AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 DESKTOP, PHONE, PART = (1280, 900), (390, 844), 2400
 # The theme declares this once too often (sphinx-thebe 0.3.1); nothing uses it.
 HARMLESS = "'THEBE_JS_URL' has already been declared"
-TOOLS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 
 
 def missing() -> str | None:
     """Why the pages cannot be opened, or None."""
-    for name, path in TOOLS.items():
-        if path is None:
-            return f"{name} is not installed: apt install chromium chromium-driver"
-    return None if PAGES else "the site is not built: make book"
+    return chromium.missing() or (None if PAGES else "the site is not built: make book")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,45 +64,19 @@ def _needs() -> None:
         pytest.skip(reason)
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serve files without a line for each."""
-
-    def log_message(self, *args: Any) -> None:
-        pass
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    host = tmp_path_factory.mktemp("host")
+    (host / PREFIX.strip("/")).symlink_to(SITE)
+    with chromium.served(host) as found:
+        yield found + PREFIX.rstrip("/")
 
 
 @pytest.fixture(scope="session")
-def address() -> Iterator[str]:
-    handler = functools.partial(Quiet, directory=str(SITE))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = TOOLS["chromium"]
-    for flag in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "hide-scrollbars",
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(TOOLS["chromedriver"])
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
+def browser() -> Iterator[webdriver.Chrome]:
+    with chromium.opened("hide-scrollbars", logs=True) as driver:
+        driver.set_script_timeout(60)
+        yield driver
 
 
 # Wait for fonts and MathJax: all that changes a page after it is loaded.
@@ -129,7 +109,7 @@ return {
         node => node.getBoundingClientRect().right > wide + 1 && !scrolls(node)).map(text)
         .concat([`page is ${document.documentElement.scrollWidth} px wide, window ${wide}`])
     : [],
-  alt: images.filter(node => !(node.getAttribute('alt') || '').trim()
+  alt: images.filter(node => !(node.getAttribute('alt') || '').trim() || node.alt.length > 250
     || /\.(png|svg|jpe?g)$/.test(node.alt)).map(text),
   broken: images.filter(node => node.complete && !node.naturalWidth).map(text),
   formulas: [...main.querySelectorAll('.math')].filter(
@@ -140,14 +120,32 @@ return {
 """
 
 
-def requests(driver: webdriver.Chrome) -> list[str]:
-    """The addresses that the page asked for since the last call."""
+def network(driver: webdriver.Chrome) -> tuple[list[str], int]:
+    """The addresses that the page asked for since the last call, and the bytes that came."""
     messages = [json.loads(row["message"])["message"] for row in driver.get_log("performance")]
-    return [
+    asked = [
         message["params"]["request"]["url"]
         for message in messages
         if message["method"] == "Network.requestWillBeSent"
     ]
+    came = [
+        message["params"]["encodedDataLength"]
+        for message in messages
+        if message["method"] == "Network.loadingFinished"
+    ]
+    return asked, int(sum(came))
+
+
+def violations(driver: webdriver.Chrome) -> list[str]:
+    """What axe-core finds serious or critical on the page as it is shown now."""
+    driver.execute_script(AXE)
+    found = driver.execute_async_script(
+        "const done = arguments[arguments.length - 1];"
+        "axe.run(document, {resultTypes: ['violations']}).then("
+        "  found => done(found.violations.filter(one => /serious|critical/.test(one.impact))"
+        "    .map(one => `${one.id}: ${one.nodes.slice(0, 3).map(node => node.target)}`)))"
+    )
+    return list(found)
 
 
 def show(driver: webdriver.Chrome, size: tuple[int, int], theme: str) -> None:
@@ -197,13 +195,17 @@ def test_page_opens_clean(browser: webdriver.Chrome, address: str, page: str, th
             for what, rows in browser.execute_script(FINDINGS).items()
             if rows and not (what == "titles" and page in GENERATED)
         }
+        if theme == "light" or width == "desktop":
+            found[f"accessibility, {width}"] = violations(browser)
     errors = [row["message"] for row in browser.get_log("browser") if row["level"] == "SEVERE"]
     found["console"] = [line for line in errors if HARMLESS not in line]
+    asked, weight = network(browser)
     found["foreign requests"] = [
         url
-        for url in requests(browser)
+        for url in asked
         if urlsplit(url).scheme in ("http", "https", "ws", "wss") and not url.startswith(address)
     ]
+    found["too heavy"] = [f"{weight} bytes"] if weight > HEAVIEST else []
     assert not {what: rows for what, rows in found.items() if rows}
 
 
@@ -216,6 +218,29 @@ def test_a_prediction_shows_its_answer_once_a_choice_is_made(
     assert not browser.execute_script(shown)
     browser.find_element("css selector", ".predict input").send_keys(" ")  # without a mouse
     assert browser.execute_script(shown)
+
+
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("扩散", "glossary"),
+        ("归一化", "glossary"),
+        ("speculative decoding", "decoding"),
+        ("图像", ""),
+    ],
+)
+def test_the_search_finds_terms_in_both_languages(
+    browser: webdriver.Chrome, address: str, query: str, page: str
+) -> None:
+    show(browser, DESKTOP, "light")
+    browser.get(f"{address}/search.html?q={quote(query)}")
+    found = WebDriverWait(browser, 30).until(
+        lambda driver: [
+            link.get_attribute("href")
+            for link in driver.find_elements("css selector", "ul.search li a")
+        ]
+    )
+    assert any(f"/{page}" in link for link in found)
 
 
 @functools.cache
@@ -234,7 +259,10 @@ def test_internal_links_lead_somewhere(page: str) -> None:
         where, anchor = urldefrag(link)
         if urlsplit(where).scheme or where.startswith("//"):
             continue
-        goal = (here.parent / where.split("?")[0]).resolve() if where else here
+        inside = (
+            SITE / where.removeprefix(PREFIX) if where.startswith(PREFIX) else here.parent / where
+        )
+        goal = Path(str(inside).split("?")[0]).resolve() if where else here
         goal = goal / "index.html" if goal.is_dir() else goal
         if not goal.exists() or (
             anchor and goal.suffix == ".html" and anchor not in targets(goal)[0]
@@ -247,6 +275,27 @@ def test_internal_links_lead_somewhere(page: str) -> None:
 def test_no_table_is_left_as_text(page: str) -> None:
     paragraphs = re.findall(r"<p>.*?</p>", (SITE / page).read_text(), flags=re.S)
     assert not [text for text in paragraphs if "| ---" in text], "markdown_format: gfm is missing"
+
+
+def test_every_page_says_its_edition_and_is_described_to_other_sites() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    descriptions = set()
+    for page in PAGES:
+        if page in GENERATED:
+            continue
+        html = (SITE / page).read_text(encoding="utf-8")
+        assert f"Version {project['version']}, commit " in html, page
+        canonical = CONFIG["html"]["baseurl"] + page
+        assert f'<link rel="canonical" href="{canonical}"' in html
+        assert f'property="og:url" content="{canonical}"' in html
+        [said] = re.findall(r'property="og:description" content="([^"]+)"', html)
+        descriptions.add(said)
+        [image] = re.findall(r'property="og:image" content="([^"]+)"', html)
+        assert (SITE / image.removeprefix(CONFIG["html"]["baseurl"])).is_file()
+        assert f"<loc>{canonical}</loc>" in (SITE / "sitemap.xml").read_text(encoding="utf-8")
+    assert len(descriptions) == len([page for page in PAGES if page not in GENERATED])
+    frontier = (SITE / "book" / "frontier.html").read_text(encoding="utf-8")
+    assert re.search(r"Record ladder: .+, 20\d\d-\d\d-\d\d\.", frontier)
 
 
 def test_every_chapter_has_its_notebook_to_open_and_download() -> None:

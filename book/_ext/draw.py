@@ -83,7 +83,7 @@ def provide(folder: Path) -> None:
 
 def on_build_finished(app: Sphinx, exception: Exception | None) -> None:
     """Complete a site that was built."""
-    if exception is None and app.builder.format == "html":
+    if exception is None and app.builder.name == "html":
         provide(Path(app.outdir) / "_static" / "draw" / "weights")
 
 

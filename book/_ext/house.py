@@ -2,29 +2,44 @@
 
 * `{{ repository }}` in a page becomes the address in `_config.yml`, which stands nowhere else.
 * The Colab button and the download open the paired notebook in `notebooks/`.
+* A page's first paragraph is its description for search engines.
+* The foot of each page tells its version, and the machine of each record that it shows.
 * `{cost-badge}` shows what a chapter cost to run when it was last recorded.
 * `{predict}` asks for a guess before a measured number is shown.
 * `{by}` names what backs a claim; `tests/test_claims.py` reads it, and no reader sees it.
 * `{mermaid}` shows the drawing of a diagram that `scripts/diagrams.py` made of its source.
 """
 
+import functools
 import hashlib
 import html
 import json
 import re
 import shutil
+import subprocess
+import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
-DIAGRAMS = Path(__file__).resolve().parents[1] / "_assets" / "diagrams"
+ROOT = Path(__file__).resolve().parents[2]
+DIAGRAMS = ROOT / "book" / "_assets" / "diagrams"
 MARK = re.compile(r"\{by\}`[^`]*`")
 PLACEHOLDER = "{{ repository }}"
-TIMES = Path(__file__).resolve().parents[2] / "benchmarks" / "chapter-times.json"
+RECORDS = ROOT / "genlib" / "records"
+TIMES = ROOT / "benchmarks" / "chapter-times.json"
+
+
+def take_version(app: Sphinx, config: Config) -> None:
+    """Take the version from where the package has it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    config.version = config.release = project["version"]
 
 
 def fill_in_repository(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -47,7 +62,7 @@ def point_buttons_at_notebook(
 ) -> None:
     """Send the theme's Colab and download buttons to the notebook without outputs."""
     notebook = paired_notebook(app, pagename)
-    if not notebook.exists():
+    if app.builder.name != "html" or not notebook.exists():
         return
     shutil.copyfile(notebook, Path(app.outdir) / "_sources" / f"{pagename}.ipynb")
     for group in context.get("header_buttons", []):
@@ -56,6 +71,51 @@ def point_buttons_at_notebook(
                 button["url"] = button["url"].replace(
                     f"{pagename}.md", f"notebooks/{notebook.name}"
                 )
+
+
+def describe_page(app: Sphinx, doctree: nodes.document) -> None:
+    """Take a page's first paragraph as what search engines and other sites say of it."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        if "cost-badge" not in paragraph["classes"]:
+            said = textwrap.shorten(paragraph.astext(), 200, placeholder=" …")
+            doctree.insert(0, nodes.meta(name="description", content=said))
+            app.env.metadata[app.env.docname]["og:description"] = said
+            return
+
+
+@functools.cache
+def edition(root: Path, version: str) -> str:
+    """Version, commit and day of what is built; outside a repository only the version."""
+    command = ["git", "log", "-1", "--format=commit %h, %cs"]
+    try:
+        found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"Version {version}."
+    return f"Version {version}, {found.stdout.strip()}."
+
+
+def machines(source: str) -> list[str]:
+    """One sentence for each record that a page loads: its name, machine and day."""
+    told = []
+    loaded = re.findall(r"records\.load\([\"']([\w-]+)[\"']\)|`record:([\w-]+)`", source)
+    for name in sorted({a or b for a, b in loaded}):
+        record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+        known = record["environment"]
+        hardware = known["hardware"]
+        on = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['cpu']}"
+        told.append(f"Record {name}: {on}, {known['date'][:10]}.")
+    return told
+
+
+def write_foot(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Say at the end of a page which edition it is, and where what it shows was measured."""
+    if doctree is None or app.builder.name != "html":
+        return
+    source = Path(app.env.doc2path(pagename)).read_text(encoding="utf-8")
+    lines = [edition(Path(app.srcdir), app.config.version), *machines(source)]
+    context["theme_extra_footer"] += "<br>" + html.escape(" ".join(lines))
 
 
 def describe_cost(record: dict[str, Any]) -> list[str]:
@@ -138,7 +198,7 @@ class Predict(SphinxDirective):
         box = nodes.container(classes=["predict"])
         box += nodes.paragraph("", "", nodes.strong("", "Predict first. "), *words)
         buttons = "".join(
-            f'<label><input type="radio" name="{group}"> {html.escape(choice)}</label>'
+            f'<label><input type="radio" name="{group}"/> {html.escape(choice)}</label>'
             for choice in choices
         )
         box += nodes.raw(
@@ -156,9 +216,12 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("cost-badge", CostBadge)
     app.add_directive("mermaid", Diagram)
     app.add_directive("predict", Predict)
+    app.connect("config-inited", take_version)
     app.connect("source-read", fill_in_repository)
     app.connect("source-read", drop_marks)
+    app.connect("doctree-read", describe_page)
     # After the theme (priority 500) has made its buttons.
     app.connect("html-page-context", point_buttons_at_notebook, priority=900)
+    app.connect("html-page-context", write_foot)
     app.add_css_file("custom.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

