@@ -8,7 +8,8 @@ Read it bottom-up, a room imports only from lower floors (`tests/test_floors.py`
 * floor 4: `bench` times callables, `pretrained` loads weights, `text` writes and reads;
 * floor 5: `pipeline` leads from a prompt to images, `speed` makes that faster, `records` remember,
   `doctor` looks at what is installed;
-* floor 6: `train` makes weights, `serve` offers images over HTTP;
+* floor 6: `train` makes weights, `serve` offers images over HTTP, `bulk` makes those of a million
+  prompts;
 * floor 7: `ladder` times and judges every way to the same images;
 * floor 8: `cli` is what you type.
 """

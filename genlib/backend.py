@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,45 @@ def device() -> str:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     accelerators = [d for d in keras.distribution.list_devices() if not d.startswith("cpu")]
     return accelerators[0] if accelerators else "cpu"
+
+
+def processes() -> tuple[int, int]:
+    """Returns which process of a training this is, counted from 0, and of how many."""
+    if name() != "jax":
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def replicated() -> AbstractContextManager[Any]:
+    """Lets variables that are made inside stand on all processes of a training, equal on each."""
+    if processes()[1] == 1:
+        return nullcontext()
+    return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
+
+
+def spread(batch: Any) -> Any:
+    """Turns a batch that every process has into one of which each process computes its own rows.
+
+    Args:
+        batch: a nest of arrays `(n, ...)`, the same on all processes; `n` is a multiple of their
+            number. Of one process it is returned as it is.
+    """
+    index, count = processes()
+    if count == 1:
+        return batch
+    import jax
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
+
+    def rows(array: Any) -> Any:
+        where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+        mine = len(array) // count
+        own = np.asarray(array)[index * mine :][:mine]
+        return jax.make_array_from_process_local_data(where, own, array.shape)
+
+    return keras.tree.map_structure(rows, batch)
 
 
 def has_bfloat16() -> bool:

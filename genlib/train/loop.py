@@ -89,6 +89,7 @@ def run(
         task: what to train.
         epochs: in all, those of an interrupted run counted in.
         out: the run's folder for checkpoints and sample sheets; `None` keeps nothing on disk.
+            Several processes (`genlib.train.processes`) draw no sheets.
         progress: show a bar with losses and images per second.
         on_epoch: called with the number of completed epochs and the state, after each epoch.
 
@@ -103,7 +104,9 @@ def run(
     """
     ranges.check("epochs", epochs)
     folder, card, state = None if out is None else Path(out), task.card(), State()
-    writer = nullcontext() if folder is None else checkpoint.open_run(folder, card)
+    process, processes = backend.processes()  # of several, the first one alone writes
+    writes = folder is not None and process == 0
+    writer = checkpoint.open_run(folder, card) if folder and writes else nullcontext()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -111,7 +114,7 @@ def run(
         TimeRemainingColumn(),
         TextColumn("{task.fields[report]}"),
     )
-    bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
+    bar = Progress(*columns, console=Console(stderr=True), disable=not progress or process > 0)
     with writer, bar, ThreadPoolExecutor(1) as ahead:
         if folder is not None:
             state = checkpoint.restore(folder, task.variables())
@@ -137,10 +140,12 @@ def run(
             if folder is not None:
                 if not backend.is_finite([v.value for v in task.variables().values()]):
                     raise _diverged(task, state.epoch, "a weight")
-                sheets = folder / "samples"
-                sheets.mkdir(exist_ok=True)
-                plot.save_png(task.sample(), sheets / f"epoch-{state.epoch:04d}.png")
-                checkpoint.save(folder, state, task.variables(), card)
+                if processes == 1:  # a sheet is drawn with weights that one process holds alone
+                    sheets = folder / "samples"
+                    sheets.mkdir(exist_ok=True)
+                    plot.save_png(task.sample(), sheets / f"epoch-{state.epoch:04d}.png")
+                if writes:
+                    checkpoint.save(folder, state, task.variables(), card)
             if on_epoch is not None:
                 on_epoch(state.epoch, state)
     return state

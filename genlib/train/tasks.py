@@ -113,7 +113,14 @@ class FitTask:
         self.recipe = recipe or self.recipe
         self.seed = self.seed if seed is None else seed
         ranges.check("seed", self.seed, of="training seed")
-        self._begin(self.model_class(config or self.config_class(), self.seed))
+        count = backend.processes()[1]
+        if self.recipe.batch_size % count:
+            raise ValueError(
+                f"A batch of {self.recipe.batch_size} images cannot be shared by {count} processes "
+                "in equal parts. Give a number of --processes that divides it."
+            )
+        with backend.replicated():
+            self._begin(self.model_class(config or self.config_class(), self.seed))
 
     def _begin(self, model: keras.Model) -> None:
         """Sets up the optimiser and the compiled step of a model."""
@@ -185,8 +192,8 @@ class FitTask:
         order = rng.permutation(self.images_per_epoch())
         for step in range(self.steps_per_epoch):
             rng = np.random.default_rng((self.seed, epoch, step))
-            x, y = self.batch(prepared, order[step * size :][:size], rng)
-            yield {"loss": self._step(x, y)}
+            batch = self.batch(prepared, order[step * size :][:size], rng)
+            yield {"loss": self._step(*backend.spread(batch))}
 
     def step(self, x: Any, y: Any) -> Any:
         """Takes one step of the optimiser on a batch; returns the loss before it."""

@@ -1,0 +1,131 @@
+"""PyTorch's DistributedDataParallel: killed, started again by torchrun, and bit for bit the same.
+
+    python benchmarks/ddp.py                     # both runs, and whether they end alike
+
+It trains the book's small flow, made for the backend torch, on noise: what is shown is the
+bookkeeping. Each process takes its rows of a batch that follows from (seed, step); process 0 writes
+a checkpoint every few steps, whole or not at all; and every process begins from what it finds. So
+torchrun may start them again as often as it likes. One kill can use up two of its restarts: the
+survivor fails too, and is counted.
+"""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "torch"
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from genlib import files, records
+
+STEPS, EVERY, KILLED, BATCH, RESTARTS = 20, 4, 9, 16, 3
+
+
+def train(folder, kill):
+    """Is one of the processes that torchrun starts."""
+    from genlib.models.flow import Flow, FlowConfig
+    from genlib.models.transformer import TransformerConfig
+
+    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
+    rank, world = dist.get_rank(), dist.get_world_size()
+    blocks = TransformerConfig(2, 64, heads=2, kv_heads=2, hidden=128, modulated=True)
+    flow = Flow(FlowConfig(blocks), seed=0)
+    model = torch.nn.parallel.DistributedDataParallel(flow)
+    optimizer = torch.optim.AdamW(flow.parameters(), 1e-3)
+    file, step = folder / "checkpoint.pt", 0
+    if file.exists():
+        found = torch.load(file, weights_only=True)
+        flow.load_state_dict(found["model"])
+        optimizer.load_state_dict(found["optimizer"])
+        step = found["step"]
+    while step < STEPS:
+        x, text, time_, target = batch(step, flow.config)
+        mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+        made = model({"x": x[mine], "text": text[mine], "time": time_[mine]})
+        loss = ((made - target[mine]) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()  # DDP averages the gradients over the processes meanwhile
+        optimizer.step()
+        step += 1
+        if rank == 0 and step % EVERY == 0:
+            whole = {"model": flow.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            content = io.BytesIO()
+            torch.save(whole, content)
+            files.write_atomic(file, content.getvalue())
+        if (
+            kill
+            and rank == 1
+            and step == KILLED
+            and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        ):
+            os.kill(os.getpid(), signal.SIGKILL)
+    dist.destroy_process_group()
+
+
+def batch(step, config):
+    """Draws the whole batch of a step, the same on every process."""
+    rng = np.random.default_rng((0, step))
+    drawn = [
+        rng.standard_normal((BATCH, 16, 16, config.channels)),
+        rng.standard_normal((BATCH, config.text_width)),
+        rng.random(BATCH),
+        rng.standard_normal((BATCH, 16, 16, config.channels)),
+    ]
+    return [torch.from_numpy(array.astype(np.float32)) for array in drawn]
+
+
+def run(folder, kill=False, processes=2):
+    """Trains under torchrun; returns seconds, restarts, and the hash of weights and optimiser."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    command += ["--local-addr", "127.0.0.1", "--max-restarts", str(RESTARTS)]
+    start = time.perf_counter()
+    more = ["kill"] if kill else []
+    done = subprocess.run([*command, __file__, str(folder), *more], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr[-3000:])
+    found = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert found["step"] == STEPS
+    digest = hashlib.sha256()
+    moments = [v for one in found["optimizer"]["state"].values() for v in one.values()]
+    for tensor in [*found["model"].values(), *moments]:
+        digest.update(tensor.numpy().tobytes())
+    weights = torch.cat([tensor.flatten() for tensor in found["model"].values()])
+    return time.perf_counter() - start, digest.hexdigest(), weights
+
+
+def main():
+    """Trains once undisturbed and once killed, and records whether they end alike."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone = run(Path(folder) / "alone", processes=1)
+        whole = run(Path(folder) / "whole")
+        killed = run(Path(folder) / "killed", kill=True)
+    result = {
+        "steps": STEPS,
+        "checkpoint every": EVERY,
+        "killed after": KILLED,
+        "seconds": {"whole": round(whole[0], 1), "killed": round(killed[0], 1)},
+        "bit for bit": whole[1] == killed[1],
+        "difference from one process": float((alone[2] - whole[2]).abs().max()),
+    }
+    print(json.dumps(result, indent=1))
+    records.save("ddp", result)
+    return 0 if result["bit for bit"] else 1
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        train(Path(sys.argv[1]), sys.argv[2:] == ["kill"])
+    else:
+        sys.exit(main())

@@ -1,0 +1,121 @@
+"""Several processes train as one does, and end together when one of them dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from test_cli import genlib
+
+from genlib import backend, weights
+from genlib.train import processes
+
+needs_jax = pytest.mark.skipif(backend.name() != "jax", reason="keras.distribution, on JAX")
+TOLERANCE = 2e-5  # of a weight: sums in another order, through a hundred steps of Adam
+JAX = {"KERAS_BACKEND": "jax"}
+
+
+def train(folder, epochs, n, **environment):
+    command = ("train", "vae", "--source", "subset", "--epochs", str(epochs), "--out", "run")
+    return genlib(*command, "--processes", str(n), cwd=folder, **JAX, **environment)
+
+
+def last(folder):
+    state = json.loads((folder / "run" / "state.json").read_text())
+    return state, weights.load(folder / "run" / state["checkpoint"])[0]
+
+
+def difference(one, other):
+    assert one.keys() == other.keys()
+    pairs = [(one[name], other[name]) for name in one if name.startswith("model")]
+    assert len(pairs) > 3
+    return max(np.abs(a - b).max() for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    done = train(folder, 3, 1)
+    assert done.returncode == 0, done.stderr
+    return last(folder)
+
+
+@needs_jax
+def test_two_processes_end_in_the_weights_of_one(alone, tmp_path):
+    done = train(tmp_path, 3, 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 epochs done") == 1  # one of them tells it
+    state, arrays = last(tmp_path)
+    assert difference(arrays, alone[1]) < TOLERANCE
+    assert state["history"]["loss"] == pytest.approx(alone[0]["history"]["loss"], rel=1e-4)
+    assert not list((tmp_path / "run").glob("writer.*"))
+
+
+@needs_jax
+@pytest.mark.parametrize("victim", ["a process", "the command"])
+def test_a_kill_ends_all_soon_and_the_same_command_goes_on(victim, alone, tmp_path):
+    code = "import sys; sys.argv[0] = 'genlib'; from genlib import cli; cli.main()"
+    command = ["train", "vae", "--source", "subset", "--epochs", "3", "--out", "run"]
+    begun = subprocess.Popen(
+        [sys.executable, "-c", code, *command, "--processes", "2"],
+        cwd=tmp_path, env={**os.environ, **JAX}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (tmp_path / "run" / "state.json").exists():
+        assert begun.poll() is None, begun.stderr.read()
+        time.sleep(0.01)
+    children = psutil.Process(begun.pid).children()
+    assert len(children) == 2
+    start = time.monotonic()
+    if victim == "a process":
+        children[1].kill()
+        _, told = begun.communicate(timeout=60)
+        assert begun.returncode == 1
+        assert "of 2 was killed by signal 9" in told or "of 2 ended with status" in told
+        assert "same command goes on" in " ".join(told.split())
+    else:
+        begun.send_signal(signal.SIGKILL)
+        begun.wait()
+    psutil.wait_procs(children, timeout=60)
+    assert not any(child.is_running() for child in children)
+    assert time.monotonic() - start < 30
+    assert last(tmp_path)[0]["epoch"] < 3, "it was killed too late to show anything"
+    again = train(tmp_path, 3, 2)
+    assert again.returncode == 0, again.stderr
+    assert difference(last(tmp_path)[1], alone[1]) < TOLERANCE
+
+
+@needs_jax
+def test_a_batch_that_cannot_be_shared_in_equal_parts_is_refused(tmp_path):
+    done = train(tmp_path, 1, 3)
+    assert done.returncode == 1
+    assert "cannot be shared by 3 processes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(backend.name() == "jax", reason="there it works")
+def test_another_backend_is_told_what_to_set(tmp_path):
+    done = genlib("train", "vae", "--out", "run", "--processes", "2", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "KERAS_BACKEND=jax" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("which", "address"), [("2", "127.0.0.1:1"), ("x", "127.0.0.1:1"), ("0", "nowhere"), ("0", "")]
+)
+def test_variables_that_tell_no_process_are_refused(which, address, monkeypatch):
+    pytest.importorskip("jax")
+    monkeypatch.setenv(processes.WHICH, which)
+    monkeypatch.setenv(processes.ADDRESS, address)
+    with pytest.raises(ValueError, match="give a number from 0 to 1"):
+        processes.join(2)
+
+
+def test_one_process_keeps_its_batch_as_it_is():
+    batch = {"x": np.arange(6.0)}
+    assert backend.spread(batch) is batch
