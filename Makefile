@@ -14,7 +14,7 @@ BACKENDS ?= tensorflow jax torch
 # Tests that no backend can change: `make test` runs them, once.
 WITHOUT_KERAS := claims data files floors folder house metrics plot ranges records scenes text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
-OTHERS := bench bill bulk cache cli export external fuzz kills ladder opinion reading real scripts serve
+OTHERS := bench bill bulk cache cli cluster export external fuzz kills ladder opinion reading real scripts serve
 # Tests that look at a clock: they run alone, the others two at a time.
 CLOCKS := bench external serve
 # Tests of the built book, or that need a browser: `make test-site` runs them.

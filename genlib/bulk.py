@@ -92,7 +92,7 @@ def lines(prompts: str | Path) -> Iterator[Asked]:
 def _asked(number: int, line: bytes) -> Asked:
     try:
         text = line.decode().strip()
-        found = json.loads(text) if text.startswith("{") else {"prompt": text}
+        found: dict[str, Any] = json.loads(text) if text.startswith("{") else {"prompt": text}
         if unknown := sorted(found.keys() - {"prompt", "seed", "n"}):
             raise ValueError(f"A line has prompt, seed and n; this one has {unknown[:3]} too.")
         asked = Asked(number, found.get("prompt", ""), found.get("seed", number), found.get("n", 1))

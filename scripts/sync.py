@@ -79,7 +79,7 @@ EXTRAS = {
     "frontier": "speed",
     "quantization": "speed",
     "real-model": "text,real",
-    "scaling-out": "scale",
+    "scaling-out": "scale,serve",
     "small-devices": "speed",
 }
 # Chapters that need the language model, whose package asks for an engine that we do not need.

@@ -26,7 +26,7 @@ from genlib.ladder import calls, diffusion  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 SPEED = ("measuring", "compiled-loops", "decoding", "fewer-steps", "pruning", "quantization")
-SPEED += ("caching-and-serving", "llm-bill", "training-faster", "frontier")
+SPEED += ("caching-and-serving", "llm-bill", "training-faster", "scaling-out", "frontier")
 
 # ---------------------------------------------------------------- counting
 

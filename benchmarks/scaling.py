@@ -1,0 +1,178 @@
+"""Records for the chapter on scaling out: kills, bulk generation, two processes, an all-reduce.
+
+    python benchmarks/scaling.py             # needs dask, jax and torch; some minutes
+
+On a machine with less than two free cores, the times say what two processes cost one another, and
+nothing of what they gain; the record says how many cores there were.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+import torch.distributed as dist
+
+from genlib import bulk, records, weights
+
+ROOT = Path(__file__).resolve().parent.parent
+KILLS = int(os.environ.get("GENLIB_KILLS", "20"))
+SIZES = [2**k for k in range(12, 25, 2)]  # bytes of an all-reduce
+ROUNDS = 50
+
+
+def main():
+    """Measures all, and writes the record."""
+    result = {"cores": len(psutil.Process().cpu_affinity()), "all-reduce": all_reduce()}
+    print(json.dumps(result), flush=True)
+    result["bulk"] = many()
+    print(json.dumps(result["bulk"]), flush=True)
+    result["training"] = training()
+    print(json.dumps(result["training"]), flush=True)
+    result["kills"] = kills()
+    records.save("scaling", result)
+
+
+# ---------------------------------------------------------------- an all-reduce
+
+
+def all_reduce():
+    """Returns seconds of an all-reduce by two processes, and bytes on the loopback, by its size."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_reduce, (folder,), nprocs=2)
+        return json.loads((Path(folder) / "found.json").read_text())
+
+
+def _reduce(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    rows = []
+    for size in SIZES:
+        numbers, times = torch.ones(size // 4), []
+        for _ in range(5):
+            dist.all_reduce(numbers.fill_(1.0))
+        dist.barrier()
+        before = _loopback()
+        for _ in range(ROUNDS):
+            numbers.fill_(1.0)
+            start = time.perf_counter()
+            dist.all_reduce(numbers)
+            times.append(time.perf_counter() - start)
+        assert float(numbers[0]) == 2
+        moved = (_loopback() - before) / ROUNDS / 2  # of each of the two processes
+        dist.barrier()
+        rows.append({"bytes": size, "sent": moved, "seconds": float(np.median(times))})
+    if rank == 0:
+        (Path(folder) / "found.json").write_text(json.dumps(rows))
+    dist.destroy_process_group()
+
+
+def _loopback():
+    """Returns the bytes that have gone over the network that is this machine alone."""
+    return psutil.net_io_counters(pernic=True)["lo"].bytes_sent
+
+
+# ---------------------------------------------------------------- many prompts
+
+
+def many(lines=512):
+    """Returns seconds of a run with one worker and with two, and of one that finds all there."""
+    found = {"images": lines}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prompts = folder / "prompts.txt"
+        prompts.write_text("".join(f"a house number {i}\n" for i in range(lines)))
+        sums = []
+        for workers in (1, 2):
+            out = folder / str(workers)
+            start = time.perf_counter()
+            done = bulk.generate_many(prompts, out, workers=workers, shard=32, progress=False)
+            found[f"seconds, workers {workers}"] = round(time.perf_counter() - start, 2)
+            assert (done.images, done.failures) == (lines, 0)
+            sums.append([file.read_bytes() for file in sorted(out.glob("*.tar"))])
+        start = time.perf_counter()
+        assert bulk.generate_many(prompts, out, workers=1, shard=32, progress=False).made == 0
+        found["seconds, all there"] = round(time.perf_counter() - start, 2)
+        found["bytes"] = sum(map(len, sums[0]))
+        found["same bytes"] = sums[0] == sums[1]
+    return found
+
+
+def kills():
+    """Returns how many kills of each kind a run survived as it should."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "tests/bulk_kills.py", str(KILLS), "1", folder]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr[-3000:])
+    found = {}
+    for outcome in json.loads(done.stdout):
+        row = found.setdefault(outcome["kind"], {"kills": 0, "whole": 0, "stood": 0})
+        row["kills"] += 1
+        right = outcome["again"] == 0 and outcome["same"] and outcome["kept"] and outcome["tidy"]
+        row["whole"] += right
+        row["stood"] += outcome["stood"]
+    return found
+
+
+# ---------------------------------------------------------------- two processes
+
+
+def training():
+    """Returns what two processes make of a training, and how soon a kill ends it."""
+    with tempfile.TemporaryDirectory() as folder:
+        arrays, seconds = {}, {}
+        for n in (1, 2):
+            start = time.perf_counter()
+            assert _train(folder, f"by-{n}", n).wait() == 0
+            seconds[n] = round(time.perf_counter() - start, 1)
+            arrays[n] = _last(Path(folder) / f"by-{n}")
+        names = [name for name in arrays[1] if name.startswith("model")]
+        far = max(float(np.abs(arrays[1][n] - arrays[2][n]).max()) for n in names)
+        size = sum(arrays[1][name].size for name in names)
+        begun = _train(folder, "killed", 2)
+        while not (Path(folder) / "killed" / "state.json").exists():
+            time.sleep(0.01)
+        children = psutil.Process(begun.pid).children()
+        start = time.perf_counter()
+        children[1].send_signal(signal.SIGKILL)
+        assert begun.wait() == 1
+        psutil.wait_procs(children)
+        ended = time.perf_counter() - start
+        assert _train(folder, "killed", 2).wait() == 0
+        again = _last(Path(folder) / "killed")
+    return {
+        "recipe": "vae",
+        "epochs": 3,
+        "weights": size,
+        "largest weight": max(float(np.abs(arrays[1][name]).max()) for name in names),
+        "difference": far,
+        "difference, killed": max(float(np.abs(arrays[2][n] - again[n]).max()) for n in names),
+        "seconds to the end of all": round(ended, 2),
+        "seconds": seconds,
+    }
+
+
+def _train(folder, out, n):
+    code = "import sys; sys.argv[0] = 'genlib'; from genlib import cli; cli.main()"
+    command = [sys.executable, "-c", code, "train", "vae", "--source", "subset", "--epochs", "3"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*command, "--out", out, "--processes", str(n)],
+        cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def _last(run):
+    state = json.loads((run / "state.json").read_text())
+    return weights.load(run / state["checkpoint"])[0]
+
+
+if __name__ == "__main__":
+    main()
