@@ -69,7 +69,9 @@ def train(folder, kill):
             and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
         ):
             os.kill(os.getpid(), signal.SIGKILL)
-    dist.destroy_process_group()
+    dist.barrier()
+    # Not destroy_process_group(): it joined a thread that waited for Python's lock, for ever.
+    os._exit(0)
 
 
 def batch(step, config):
@@ -92,7 +94,9 @@ def run(folder, kill=False, processes=2):
     command += ["--local-addr", "127.0.0.1", "--max-restarts", str(RESTARTS)]
     start = time.perf_counter()
     more = ["kill"] if kill else []
-    done = subprocess.run([*command, __file__, str(folder), *more], capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, __file__, str(folder), *more], capture_output=True, text=True, timeout=300
+    )
     if done.returncode:
         sys.exit(done.stderr[-3000:])
     found = torch.load(folder / "checkpoint.pt", weights_only=True)

@@ -313,7 +313,8 @@ def generate_many(
 
     from genlib import bulk, origin, pretrained
 
-    settings = {"method": method or pretrained.DEFAULT, "describe": describe, "shard": shard}
+    settings: dict[str, Any] = {"method": method or pretrained.DEFAULT}
+    settings |= {"describe": describe, "shard": shard}
     done = bulk.generate_many(
         prompts, out, workers=workers, scheduler=scheduler, **settings, **_options(option)
     )

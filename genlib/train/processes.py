@@ -4,9 +4,9 @@
 
 Every process holds all weights and draws the whole batch from (seed, epoch, step), as one process
 would, but computes only its own rows; `keras.distribution` on JAX lets them add up the gradients.
-So all of them take the same step, and the weights are those of one process, up to the order of
-sums. Process 0 alone writes. If one dies, all end, and the same command goes on from the last
-checkpoint: nobody trains on with fewer.
+So all of them take the same step, which is that of one process up to the order of sums. Process 0
+alone writes. If one dies, all end, and the same command goes on from the last checkpoint: nobody
+trains on with fewer.
 
 `launch` starts the processes on this machine. On several machines give the same command on each of
 them, with the three variables that Keras names: KERAS_DISTRIBUTION_JOB_ADDRESSES (of process 0,
