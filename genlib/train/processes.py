@@ -9,8 +9,8 @@ alone writes. If one dies, all end, and the same command goes on from the last c
 trains on with fewer.
 
 `launch` starts the processes on this machine. On several machines give the same command on each of
-them, with the three variables that Keras names: KERAS_DISTRIBUTION_JOB_ADDRESSES (of process 0,
-host:port), KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID.
+them, with two variables that Keras has names for: KERAS_DISTRIBUTION_JOB_ADDRESSES (of process 0,
+host:port) and KERAS_DISTRIBUTION_PROCESS_ID.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ import time
 
 from genlib import backend, ranges
 
-ADDRESS, NUMBER, WHICH = (
-    f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-)
+ADDRESS, WHICH = "KERAS_DISTRIBUTION_JOB_ADDRESSES", "KERAS_DISTRIBUTION_PROCESS_ID"
 PARENT = "GENLIB_LAUNCHED"  # tells a process to end with the one that started it
 SILENT = 10  # seconds without a sign of life, after which a process of another machine is dead
 
@@ -71,7 +69,7 @@ def launch(n: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = {**os.environ, ADDRESS: address, NUMBER: str(n), PARENT: "1"}
+    settings = {**os.environ, ADDRESS: address, PARENT: "1"}
     settings.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     command = [sys.executable, "-m", "genlib.cli", *sys.argv[1:]]
     started = [
