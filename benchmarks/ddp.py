@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,7 +35,7 @@ PIXELS, WIDTH = 64, 256
 
 def train(folder, kill):
     """Is one of the processes that torchrun starts."""
-    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=15))
     rank, world = dist.get_rank(), dist.get_world_size()
     first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     torch.manual_seed(0)  # the same weights on every process
@@ -64,8 +65,6 @@ def train(folder, kill):
         if kill and first and (rank, step) == (1, KILLED):
             os.kill(os.getpid(), signal.SIGKILL)
     dist.barrier()
-    # Not destroy_process_group(): it joined a thread that waited for Python's lock, for ever.
-    os._exit(0)
 
 
 def batch(step):
@@ -123,6 +122,14 @@ def main():
 
 if __name__ == "__main__":
     if "RANK" in os.environ:
-        train(Path(sys.argv[1]), sys.argv[2:] == ["kill"])
+        status = 1
+        try:
+            train(Path(sys.argv[1]), sys.argv[2:] == ["kill"])
+            status = 0
+        except RuntimeError:  # another process is gone
+            traceback.print_exc()
+        # At once: destroy_process_group, and Python's own end, have waited here for ever, for a
+        # thread of gloo's that waited for Python's lock.
+        os._exit(status)
     else:
         sys.exit(main())
