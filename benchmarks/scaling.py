@@ -1,7 +1,7 @@
-"""Records for the chapter on scaling out: kills, bulk generation, two processes, an all-reduce.
+"""Records for the chapter on scaling out: an all-reduce, bulk generation, two processes.
 
-    python benchmarks/scaling.py             # needs dask, jax and torch; a quarter of an hour
-    python benchmarks/scaling.py bulk kills  # these parts alone
+    python benchmarks/scaling.py             # needs dask, jax and torch; some minutes
+    python benchmarks/scaling.py bulk        # this part alone
 
 On a machine with less than two free cores, the times say what two processes cost one another, and
 nothing of what they gain; the record says how many cores there were.
@@ -24,14 +24,13 @@ import torch.distributed as dist
 from genlib import bulk, records, weights
 
 ROOT = Path(__file__).resolve().parent.parent
-KILLS = int(os.environ.get("GENLIB_KILLS", "20"))
 SIZES = [2**k for k in range(12, 25, 2)]  # bytes of an all-reduce
 ROUNDS = 50
 
 
 def main(*wanted):
     """Measures all parts, or those that are wanted, and writes them into the record."""
-    parts = {"all-reduce": all_reduce, "bulk": many, "training": training, "kills": kills}
+    parts = {"all-reduce": all_reduce, "bulk": many, "training": training}
     for name in wanted or parts:
         found = parts[name]()
         print(name, json.dumps(found), flush=True)
@@ -102,23 +101,6 @@ def many(lines=256):
         found["seconds, all there"] = round(time.perf_counter() - start, 2)
         found["bytes"] = sum(map(len, sums[0]))
         found["same bytes"] = sums[0] == sums[1]
-    return found
-
-
-def kills():
-    """Returns how many kills of each kind a run survived as it should."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "tests/bulk_kills.py", str(KILLS), "1", folder]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr[-3000:])
-    found = {}
-    for outcome in json.loads(done.stdout):
-        row = found.setdefault(outcome["kind"], {"kills": 0, "whole": 0, "stood": 0})
-        row["kills"] += 1
-        right = outcome["again"] == 0 and outcome["same"] and outcome["kept"] and outcome["tidy"]
-        row["whole"] += right
-        row["stood"] += outcome["stood"]
     return found
 
 

@@ -196,9 +196,14 @@ def _draw(asked: Sequence[Asked], run: Mapping[str, Any]) -> dict[int, list[tupl
         noises += list(sampling.normals(one.n, (GRID, GRID, model.config.channels), one.seed))
     drawn = list[tuple[Any, str]]()
     for begin in range(0, len(said), BATCH):
-        texts, noise = tuple(said[begin:][:BATCH]), np.stack(noises[begin:][:BATCH])
-        latents = model.sample(pipeline.encode(texts), noise=noise, **run["options"])
-        drawn += zip(load_tokenizer().decode(latents), texts, strict=True)
+        texts, noise = said[begin:][:BATCH], noises[begin:][:BATCH]
+        # A batch is always full: a graph compiled for another size rounds in another way, and
+        # which ones there are would depend on what this worker has drawn before.
+        missing = BATCH - len(texts)
+        embedded = pipeline.encode(tuple(texts + texts[-1:] * missing))
+        noise = np.stack(noise + noise[-1:] * missing)
+        latents = model.sample(embedded, noise=noise, **run["options"])
+        drawn += zip(load_tokenizer().decode(latents), texts, strict=False)
     ends = np.cumsum([one.n for one in asked])
     return {one.line: drawn[end - one.n : end] for one, end in zip(asked, ends, strict=True)}
 

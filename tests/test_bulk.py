@@ -255,6 +255,9 @@ def test_one_worker_and_two_make_the_same_bytes_and_bind_the_folder(tmp_path):
         assert "images/s" in done.stderr
     assert sums(tmp_path / "by-1") == sums(tmp_path / "by-2")
     assert len(list(bulk.read(tmp_path / "by-2"))) == 6
+    (tmp_path / "by-2" / "shard-000001.tar").unlink()  # a worker that has drawn nothing before
+    assert json.loads(many(tmp_path, "-o", "by-2", "--workers", "1").stdout)["made"] == 1
+    assert sums(tmp_path / "by-1") == sums(tmp_path / "by-2")
     with filelock.FileLock(tmp_path / "by-1" / "writer.lock"):
         locked = many(tmp_path, "-o", "by-1", "--workers", "1")
     assert locked.returncode == 1
