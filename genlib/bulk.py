@@ -201,8 +201,8 @@ def _draw(asked: Sequence[Asked], run: Mapping[str, Any]) -> dict[int, list[tupl
         # which ones there are would depend on what this worker has drawn before.
         missing = BATCH - len(texts)
         embedded = pipeline.encode(tuple(texts + texts[-1:] * missing))
-        noise = np.stack(noise + noise[-1:] * missing)
-        latents = model.sample(embedded, noise=noise, **run["options"])
+        full = np.stack(noise + noise[-1:] * missing)
+        latents = model.sample(embedded, noise=full, **run["options"])
         drawn += zip(load_tokenizer().decode(latents), texts, strict=False)
     ends = np.cumsum([one.n for one in asked])
     return {one.line: drawn[end - one.n : end] for one, end in zip(asked, ends, strict=True)}
