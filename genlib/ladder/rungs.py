@@ -233,7 +233,7 @@ def _file(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model")
         if engine.startswith("LiteRT"):
-            size = export.to_litert(function, path, int8="int8" in engine, **examples)
+            size = export.to_litert(function, path, int8="int8" in engine, fixed=False, **examples)
             return export.litert_session(path, _threads()), size
         size = export.to_onnx(function, path, **examples)
         if "int8" in engine:
