@@ -83,9 +83,12 @@ def run(folder, kill=False, processes=2):
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
     command += ["--local-addr", "127.0.0.1", "--max-restarts", str(RESTARTS)]
     start = time.perf_counter()
-    more = ["kill"] if kill else []
     done = subprocess.run(
-        [*command, __file__, str(folder), *more], capture_output=True, text=True, timeout=300
+        [*command, __file__],
+        env={**os.environ, "DDP_FOLDER": str(folder), "DDP_KILL": str(int(kill))},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     if done.returncode:
         sys.exit(done.stderr[-3000:])
@@ -124,7 +127,7 @@ if __name__ == "__main__":
     if "RANK" in os.environ:
         status = 1
         try:
-            train(Path(sys.argv[1]), sys.argv[2:] == ["kill"])
+            train(Path(os.environ["DDP_FOLDER"]), os.environ["DDP_KILL"] == "1")
             status = 0
         except RuntimeError:  # another process is gone
             traceback.print_exc()

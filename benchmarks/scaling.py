@@ -14,12 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import psutil
 import torch
 import torch.distributed as dist
+import typer
 
 from genlib import bulk, records, weights
 
@@ -28,10 +31,20 @@ SIZES = [2**k for k in range(12, 25, 2)]  # bytes of an all-reduce
 ROUNDS = 50
 
 
-def main(*wanted):
+class Part(StrEnum):
+    """What can be measured alone."""
+
+    ALL_REDUCE = "all-reduce"
+    BULK = "bulk"
+    TRAINING = "training"
+
+
+def main(
+    wanted: Annotated[list[Part] | None, typer.Argument(help="Parts; all unless named.")] = None,
+) -> None:
     """Measures all parts, or those that are wanted, and writes them into the record."""
     parts = {"all-reduce": all_reduce, "bulk": many, "training": training}
-    for name in wanted or parts:
+    for name in wanted or Part:
         found = parts[name]()
         print(name, json.dumps(found), flush=True)
         before = records.load("scaling") if (records.FOLDER / "scaling.json").exists() else {}
@@ -146,4 +159,4 @@ def _last(run):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    typer.run(main)

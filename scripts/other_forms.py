@@ -14,10 +14,13 @@ import re
 import subprocess
 import sys
 import zipfile
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import chromium
 import pikepdf
+import typer
 import yaml
 from sync import pages
 
@@ -142,14 +145,20 @@ def markdown() -> None:
     replace(FORMS / "llms.txt", ("\n".join(lines) + "\n").encode())
 
 
-def main(names: list[str]) -> None:
-    """Write the named forms."""
-    forms = {"pdf": pdf, "epub": epub, "markdown": markdown}
-    if not names or set(names) - set(forms):
-        sys.exit(f"Name one or more of {', '.join(forms)}; these were given: {' '.join(names)}")
+class Form(StrEnum):
+    """What can be written."""
+
+    PDF = "pdf"
+    EPUB = "epub"
+    MARKDOWN = "markdown"
+
+
+def main(names: Annotated[list[Form], typer.Argument(help="Which of them to write.")]) -> None:
+    """Writes the book in other forms than a site, into _build/forms."""
+    forms = {Form.PDF: pdf, Form.EPUB: epub, Form.MARKDOWN: markdown}
     for name in names:
         forms[name]()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    typer.run(main)
