@@ -72,6 +72,7 @@ def wheel(folder: Path) -> Path:
         str(folder),
         ".",
     )
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # what setuptools leaves behind
     (made,) = folder.glob("genlib-*.whl")
     with tempfile.TemporaryDirectory() as empty:
         where = Path(empty)
