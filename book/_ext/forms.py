@@ -94,6 +94,8 @@ def leave_out(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Leave out what only a notebook or a browser needs."""
     if app.builder.name == "html":
         return
+    for said in list(doctree.findall(nodes.meta)):
+        said.parent.remove(said)  # for search engines
     for cell in list(doctree.findall(nodes.container)):
         if {"tag_set-up", "forms"} & set(cell["classes"]):  # installs genlib on Colab; links here
             cell.parent.remove(cell)
