@@ -21,7 +21,7 @@ from sphinx.writers.html5 import HTML5Translator
 
 # What the converter to MathML calls by other names.
 DIALECT = {r"{aligned}": r"{align*}"}
-OF_A_SITE = ("_theme", "opengraph", "sitemap", "notfound")
+OF_A_SITE = ("_theme", "opengraph", "notfound")
 BUILD = Path(__file__).resolve().parents[2] / "_build"
 NAME = "image-generation-at-speed"
 # The name of each file, what readers call it, and what it is for.

@@ -83,6 +83,17 @@ def describe_page(app: Sphinx, doctree: nodes.document) -> None:
             return
 
 
+def write_sitemap(app: Sphinx, exception: Exception | None) -> None:
+    """List all pages for search engines, those too that this build did not have to write again."""
+    if exception is not None or app.builder.name != "html":
+        return
+    base = app.config.html_baseurl
+    pages = [base + app.builder.get_target_uri(name) for name in sorted(app.env.found_docs)]
+    rows = "".join(f"<url><loc>{html.escape(page)}</loc></url>\n" for page in pages)
+    text = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{rows}</urlset>\n'
+    Path(app.outdir, "sitemap.xml").write_text(f'<?xml version="1.0"?>\n{text}', encoding="utf-8")
+
+
 @functools.cache
 def edition(root: Path, version: str) -> str:
     """Version, commit and day of what is built; outside a repository only the version."""
@@ -220,6 +231,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", fill_in_repository)
     app.connect("source-read", drop_marks)
     app.connect("doctree-read", describe_page)
+    app.connect("build-finished", write_sitemap)
     # After the theme (priority 500) has made its buttons.
     app.connect("html-page-context", point_buttons_at_notebook, priority=900)
     app.connect("html-page-context", write_foot)
