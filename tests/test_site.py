@@ -44,7 +44,7 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 # Where the site lies on its host: a missing page shows links that start there.
 PREFIX = urlsplit(CONFIG["html"]["baseurl"]).path
 TEXT = (".html", ".css", ".js", ".mjs", ".svg", ".json", ".wasm")
-HEAVIEST = 3_000_000  # bytes of a page, before the weights of the part that draws
+HEAVIEST = 6_000_000  # bytes of a page, before the weights of the part that draws
 # axe-core comes as one file in the package of a driver for another browser library.
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 DESKTOP, PHONE, PART = (1280, 900), (390, 844), 2400
