@@ -24,6 +24,8 @@ import typer
 import yaml
 from sync import pages
 
+from genlib import files
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from forms import NAME  # noqa: E402
@@ -31,8 +33,9 @@ from forms import NAME  # noqa: E402
 BUILD = ROOT / "_build"
 FORMS = BUILD / "forms"
 
-# A4 with the page's number; the first page has none.
+# Chromium writes a heading of the outline twice where it moves it to the next page.
 TWICE = re.compile(r"^(\d[\d.]* |)\1(.+)\2$")
+# At the foot of each page: its number.
 FOOT = (
     '<div style="width: 100%; text-align: center; font: 8px sans-serif">'
     '<span class="pageNumber"></span></div>'
@@ -64,12 +67,10 @@ def build(builder: str) -> Path:
     return BUILD / builder
 
 
-def replace(path: Path, content: bytes) -> None:
+def put(path: Path, content: bytes) -> None:
     """Put a finished file in its place, so that none is ever half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    aside.write_bytes(content)
-    aside.replace(path)
+    files.write_atomic(path, content)
     print(f"{path.relative_to(ROOT)}: {len(content) / 1e6:.1f} MB")
 
 
@@ -93,7 +94,7 @@ def epub() -> None:
             if entry.filename.endswith(".opf"):
                 content = re.sub(r' href="([^"]+)"', mark, content.decode()).encode()
             marked.writestr(entry, content)
-    replace(FORMS / f"{NAME}.epub", whole.getvalue())
+    put(FORMS / f"{NAME}.epub", whole.getvalue())
 
 
 def pdf() -> None:
@@ -123,11 +124,10 @@ def pdf() -> None:
     with pikepdf.open(io.BytesIO(base64.b64decode(printed["data"]))) as book:
         book.docinfo["/Title"] = "Image Generation at Speed"
         for entry in book.objects:
-            # Chromium writes a heading twice where it moves it to the next page.
             if isinstance(entry, pikepdf.Dictionary) and {"/Title", "/Dest"} <= set(entry.keys()):
                 entry.Title = TWICE.sub(r"\1\2", str(entry.Title).removesuffix("#"))
         book.save(whole, object_stream_mode=pikepdf.ObjectStreamMode.generate)
-    replace(FORMS / f"{NAME}.pdf", whole.getvalue())
+    put(FORMS / f"{NAME}.pdf", whole.getvalue())
 
 
 def markdown() -> None:
@@ -141,12 +141,12 @@ def markdown() -> None:
         text = (folder / f"{page}.md").read_text(encoding="utf-8")
         title = re.search(r"^# (.+)$", text, re.M)
         assert title, f"{page} has no title"
-        replace(FORMS / f"{page}.md", text.encode())
+        put(FORMS / f"{page}.md", text.encode())
         if page in captions:
             lines += ["", f"## {captions[page]}", ""]
         address = f"{config['html']['baseurl'].rstrip('/')}/{page}.md"
         lines.append(f"- [{title[1]}]({address})")
-    replace(FORMS / "llms.txt", ("\n".join(lines) + "\n").encode())
+    put(FORMS / "llms.txt", ("\n".join(lines) + "\n").encode())
 
 
 class Form(StrEnum):

@@ -90,7 +90,8 @@ LLM_LINE = """\
 """
 INCLUDE = re.compile(r"^```\{literalinclude\} (\S+)\n((?::[^\n]*\n)*)```$", re.M)
 PREDICT = re.compile(r"^```\{predict\} (.+)\n:choices: (.+)\n+((?:.*\n)*?)```$", re.M)
-MARK = re.compile(r"\{by\}`[^`]*`")  # what backs a claim: for tests/test_claims.py, not for readers
+# What backs a claim: for tests/test_claims.py, not for readers.
+MARK = re.compile(r"\{by\}`([^`]*)`")
 SETUP_PATTERN = re.compile(
     r"^```\{code-cell\}[^\n]*\n:tags: \[[^\]\n]*set-up[^\]\n]*\]\n.*?\n```\n\n?", re.M | re.S
 )

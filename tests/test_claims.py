@@ -25,6 +25,7 @@ BOOK = ROOT / "book"
 sys.path[:0] = [str(BOOK / "_ext"), str(ROOT / "scripts")]
 import house  # noqa: E402
 import sync  # noqa: E402
+from sync import MARK  # noqa: E402
 
 CHAPTERS = [
     Path(chapter["file"]).name
@@ -47,7 +48,6 @@ COMPARES = re.compile(
     re.I,
 )
 BACKED = re.compile(r"\{(?:glue\b|glue:\w+|cite(?::\w+)?|eq|ref|numref|doc)\}`")
-MARK = re.compile(r"\{by\}`([^`]*)`")
 GLUED = re.compile(r"\{glue(?::\w+)?\}`([^`:]+)[^`]*`")
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)\n```$", re.M | re.S)
 CLAIM = re.compile(r"#.*\bclaim: ([a-z0-9-]+)$")

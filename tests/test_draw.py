@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import random
 import re
 import shutil
@@ -22,6 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from conftest import need
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
@@ -62,13 +62,6 @@ PROMPTS = [
 SEED, STEPS = 11, (1, 2, 4)
 
 
-def give_up(reason: str) -> None:
-    """Skip a test for want of a tool; in CI, fail."""
-    if os.environ.get("GENLIB_SITE") == "required":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 class Asked(chromium.Quiet):
     """Remembers what was asked for."""
 
@@ -96,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser(folder: Path) -> Iterator[webdriver.Chrome]:
     if reason := chromium.missing():
-        give_up(reason)
+        need(reason)
     alone = "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no other host has an address
     with (
         chromium.served(folder, Asked) as address,
@@ -125,7 +118,7 @@ def run(browser: webdriver.Chrome, body: str, *arguments: Any) -> Any:
 @pytest.mark.parametrize("name", kernel.KERNELS)
 def test_the_compiled_kernel_is_what_its_source_compiles_to(name: str) -> None:
     if reason := kernel.missing():
-        give_up(reason)
+        need(reason)
     assert (kernel.FOLDER / name).read_bytes() == kernel.compiled(name), "python scripts/kernel.py"
 
 

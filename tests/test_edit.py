@@ -2,24 +2,18 @@
 
 import numpy as np
 import pytest
+from test_cache import small_flow
 
 from genlib.models import sampling
 from genlib.models.edit import decode_ring, edit, inpaint, ring
-from genlib.models.flow import Flow, FlowConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
-from genlib.models.transformer import TransformerConfig
 
 OPTIONS = {"steps": 4, "guidance": 2.0}
 
 
 @pytest.fixture(scope="module")
 def flow():
-    shape = TransformerConfig(1, 16, heads=2, kv_heads=2, hidden=16, modulated=True)
-    model = Flow(FlowConfig(shape, channels=2, text_width=8))
-    rng = np.random.default_rng(1)
-    for variable in model.trainable_variables:
-        variable.assign(rng.normal(0, 0.2, variable.shape))
-    return model
+    return small_flow()[0]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import pypdf
 import pytest
 import yaml
+from conftest import need
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "scripts")]
@@ -29,32 +30,26 @@ PAGES = sync.pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"
 TITLES = {page: sync.title(ROOT / f"{page}.md") for page in PAGES}
 
 
-def need(reason: str) -> None:
-    """Skip a test for want of a file or a tool; in CI, fail."""
-    if os.environ.get("GENLIB_SITE") == "required":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 def plain(text: str) -> str:
     """Letters only: ligatures, quotes and line breaks differ from one form to the other."""
     return re.sub(r"\W+", "", unicodedata.normalize("NFKC", text))
 
 
+def made(file: str) -> Path:
+    """Where one of the forms lies; without it the test cannot be made."""
+    if not (FOLDER / file).is_file():
+        need(f"{file} is not made: make {extension.FORMS[file][0].lower()}")
+    return FOLDER / file
+
+
 @pytest.fixture(scope="module")
 def pdf() -> pypdf.PdfReader:
-    path = FOLDER / f"{extension.NAME}.pdf"
-    if not path.is_file():
-        need("the PDF is not made: make pdf")
-    return pypdf.PdfReader(path)
+    return pypdf.PdfReader(made(f"{extension.NAME}.pdf"))
 
 
 @pytest.fixture(scope="module")
 def epub() -> zipfile.ZipFile:
-    path = FOLDER / f"{extension.NAME}.epub"
-    if not path.is_file():
-        need("the ePub is not made: make epub")
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(made(f"{extension.NAME}.epub"))
 
 
 def outline(entries: list) -> list[str]:
@@ -128,10 +123,7 @@ def test_the_epub_has_the_text_images_and_formulas_of_every_page(epub):
 
 
 def test_llms_txt_lists_every_page_and_each_is_there():
-    path = FOLDER / "llms.txt"
-    if not path.is_file():
-        need("the Markdown is not made: make markdown")
-    text = path.read_text(encoding="utf-8")
+    text = made("llms.txt").read_text(encoding="utf-8")
     assert text.startswith("# ")
     listed = re.findall(r"^- \[.+\]\(https://.+/(book/[\w-]+)\.md\)$", text, re.M)
     assert listed == PAGES

@@ -12,7 +12,6 @@ import functools
 import gzip
 import hashlib
 import json
-import os
 import re
 import sys
 import tomllib
@@ -23,6 +22,7 @@ from urllib.parse import quote, urldefrag, urlsplit
 
 import pytest
 import yaml
+from conftest import need
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -59,11 +59,8 @@ def missing() -> str | None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _needs() -> None:
-    reason = missing()
-    if reason and os.environ.get("GENLIB_SITE") == "required":
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    if reason := missing():
+        need(reason)
 
 
 @pytest.fixture(scope="session")

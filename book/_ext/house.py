@@ -17,10 +17,12 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -29,17 +31,21 @@ from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from sync import MARK, PLACEHOLDER  # noqa: E402
+
 DIAGRAMS = ROOT / "book" / "_assets" / "diagrams"
-MARK = re.compile(r"\{by\}`[^`]*`")
-PLACEHOLDER = "{{ repository }}"
 RECORDS = ROOT / "genlib" / "records"
 TIMES = ROOT / "benchmarks" / "chapter-times.json"
 
 
-def take_version(app: Sphinx, config: Config) -> None:
-    """Take the version from where the package has it."""
+def derive_settings(app: Sphinx, config: Config) -> None:
+    """Take the version from where the package has it, and what follows from the site's address."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     config.version = config.release = project["version"]
+    config.ogp_site_url = config.html_baseurl
+    # A missing page is shown at any depth, so its links start at the site's own root.
+    config.notfound_urls_prefix = urlsplit(config.html_baseurl).path
 
 
 def fill_in_repository(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -227,7 +233,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("cost-badge", CostBadge)
     app.add_directive("mermaid", Diagram)
     app.add_directive("predict", Predict)
-    app.connect("config-inited", take_version)
+    app.connect("config-inited", derive_settings)
     app.connect("source-read", fill_in_repository)
     app.connect("source-read", drop_marks)
     app.connect("doctree-read", describe_page)

@@ -70,9 +70,7 @@ def ring(
     x = sampling.normals(n, (GRID, GRID * windows, flow.config.channels), seed)
     for step, shift in enumerate(shifts):
         x = np.roll(x, -shift, axis=2)
-        apart = x.reshape(n, GRID, windows, GRID, -1).swapaxes(
-            1, 2
-        )  # (n, windows, 16, 16, channels)
+        apart = x.reshape(n, GRID, windows, GRID, -1).swapaxes(1, 2)  # (n, windows, 16, 16, …)
         apart = apart.reshape(n * windows, GRID, GRID, -1)
         apart = flow.advance(apart, said, step, step + 1, steps, guidance=guidance)
         x = apart.reshape(n, windows, GRID, GRID, -1).swapaxes(1, 2).reshape(x.shape)

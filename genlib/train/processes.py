@@ -77,14 +77,13 @@ def launch(n: int) -> None:
         for i in range(n)
     ]
     try:
-        while any(process.poll() is None for process in started):
+        statuses: list[int | None] = [None]
+        while None in statuses:
             time.sleep(0.05)
-            for i, process in enumerate(started):
-                if process.poll():
-                    raise ProcessError(_died(i, n, process.returncode))
-        for i, process in enumerate(started):
-            if process.returncode:
-                raise ProcessError(_died(i, n, process.returncode))
+            statuses = [process.poll() for process in started]
+            for i, status in enumerate(statuses):
+                if status:
+                    raise ProcessError(_died(i, n, status))
     finally:
         for process in started:
             process.kill()
