@@ -17,6 +17,9 @@ WITHOUT_KERAS := claims data files floors folder house metrics plot ranges recor
 OTHERS := bench bill bulk cache cli cluster export external fuzz kills ladder opinion reading real scripts serve
 # Tests that look at a clock: they run alone, the others two at a time.
 CLOCKS := bench external serve
+# What a chapter that looks at a clock has in its cells.
+CLOCK := bench\.(compare|measure|assert_faster)|ladder\.run|perf_counter
+chapters = pytest --nbmake --nbmake-timeout=900 --overwrite -v -o console_output_style=times
 # Tests of the built book, or that need a browser: `make test-site` runs them.
 BROWSER := draw forms site
 
@@ -116,8 +119,9 @@ test: $(VENV)/.base ## run the library's tests and every notebook
 	@$(BIN)/python scripts/execution_cache.py check
 	@rm -rf runs/notebooks && mkdir -p runs && cp -r notebooks runs/notebooks
 	@# On a copy (nbmake skips _build), so that outputs stay out of git; the book shows these runs.
-	@$(BIN)/pytest --nbmake --nbmake-timeout=900 --overwrite -v -o console_output_style=times \
-	  runs/notebooks
+	@# Chapters without a clock run two at a time, the others alone.
+	@cd runs/notebooks && OMP_NUM_THREADS=1 $(chapters) -n 2 $$(grep -LE '$(CLOCK)' *.ipynb)
+	@cd runs/notebooks && $(chapters) $$(grep -lE '$(CLOCK)' *.ipynb)
 	@$(BIN)/python scripts/execution_cache.py feed
 
 test-site: book ## open every page of the site in a headless browser, and draw in it
