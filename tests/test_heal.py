@@ -52,6 +52,9 @@ def test_without_an_adversary_pixels_alone_are_learnt(teacher, images):
         np.testing.assert_array_equal(old, backend.to_numpy(variable.value))
 
 
+@pytest.mark.skipif(
+    backend.name() != "tensorflow", reason="resuming is tested there, on the tasks of test_tasks"
+)
 def test_a_run_goes_on_as_if_it_had_not_stopped_and_is_exported(teacher, images, tmp_path):
     def task():
         return heal.HealTask(images, CONFIG, teacher=teacher, latents=16)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from myst_nb.core.read import read_myst_markdown_notebook
 from myst_parser.config.main import MdParserConfig
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -26,6 +28,7 @@ by_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.s
 sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "scripts")]
 import execution_cache  # noqa: E402
 import house  # noqa: E402
+import lighter  # noqa: E402
 import sync  # noqa: E402
 
 
@@ -248,3 +251,45 @@ def test_each_chapter_is_told_as_it_ends_and_a_failed_one_ends_with_status_1(
     assert execution_cache.execute() == 0
     assert "1 of 1 chapters need not be executed" in capfd.readouterr().out
     assert list(execution_cache.chapter_seconds()) == ["good"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+def test_a_lighter_image_has_the_same_pixels(mode: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 4), np.uint8)
+    png = tmp_path / "figure.png"
+    Image.fromarray(pixels).convert("RGB" if mode != "RGBA" else mode).convert(mode).save(png)
+    webp = lighter.as_webp(png)
+    with Image.open(png) as before, Image.open(webp) as after:
+        assert after.format == "WEBP"
+        np.testing.assert_array_equal(before.convert("RGBA"), after.convert("RGBA"))
+    written = webp.stat().st_mtime_ns
+    assert lighter.as_webp(png).stat().st_mtime_ns == written  # the next build keeps it
+
+
+def test_a_large_sheet_is_lighter_and_within_a_few_grey_levels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8))
+    smooth = np.asarray(coarse.resize((600, 400), Image.Resampling.BICUBIC), np.int16)
+    noisy = np.clip(smooth + rng.integers(-2, 3, smooth.shape), 0, 255).astype(np.uint8)
+    png = tmp_path / "sheet.png"
+    Image.fromarray(noisy).save(png)
+    webp = lighter.as_webp(png)
+    assert webp.stat().st_size < min(png.stat().st_size / 2, lighter.LARGE)
+    with Image.open(webp) as after:
+        assert np.abs(np.asarray(after, np.int16) - noisy).mean() < 3
+
+
+def test_a_lighter_page_shows_smaller_images_and_has_no_script_of_icons() -> None:
+    page = (
+        '<script src="../_static/scripts/fontawesome.js?digest=1"></script>'
+        '<script src="../_static/scripts/bootstrap.js"></script>'
+        '<a href="../_images/a.png"><img alt="A." src="../_images/a.png" style="x" /></a>'
+        '<img alt="B." src="../_images/b.png"/><img src="../_static/images/a.png"/>'
+    )
+    found = lighter.lighten(page, {"a"}.__contains__)
+    assert "fontawesome" not in found
+    assert "bootstrap" in found
+    assert 'src="../_images/a.webp" style' in found
+    assert 'href="../_images/a.png"' in found  # a click still opens the PNG
+    assert '"../_images/b.png"' in found
+    assert '"../_static/images/a.png"' in found

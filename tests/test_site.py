@@ -44,7 +44,7 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 # Where the site lies on its host: a missing page shows links that start there.
 PREFIX = urlsplit(CONFIG["html"]["baseurl"]).path
 TEXT = (".html", ".css", ".js", ".mjs", ".svg", ".json", ".wasm")
-HEAVIEST = 6_000_000  # bytes of a page, before the weights of the part that draws
+HEAVIEST = 2_500_000  # bytes of a page, before the weights of the part that draws
 # axe-core comes as one file in the package of a driver for another browser library.
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 DESKTOP, PHONE, PART = (1280, 900), (390, 844), 2400
@@ -108,7 +108,7 @@ return {
         node => node.getBoundingClientRect().right > wide + 1 && !scrolls(node)).map(text)
         .concat([`page is ${document.documentElement.scrollWidth} px wide, window ${wide}`])
     : [],
-  alt: images.filter(node => !(node.getAttribute('alt') || '').trim() || node.alt.length > 350
+  alt: images.filter(node => !(node.getAttribute('alt') || '').trim() || node.alt.length > 250
     || /\.(png|svg|jpe?g)$/.test(node.alt)).map(text),
   broken: images.filter(node => node.complete && !node.naturalWidth).map(text),
   formulas: [...main.querySelectorAll('.math')].filter(
