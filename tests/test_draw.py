@@ -454,6 +454,18 @@ def test_enter_draws_the_images_of_generate_and_weights_come_once(
     assert not [path for path in Asked.asked if path.endswith(".safetensors")]
 
 
+def test_what_is_shown_can_be_saved(page: webdriver.Chrome, tmp_path: Path) -> None:
+    where = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+    page.find_element("css selector", "button[type=submit]").click()
+    said(page, "drawn", "try again")
+    part(page, "save").click()
+    saved = tmp_path / "images.png"  # it has another name until it is whole
+    WebDriverWait(page, 30).until(lambda _: saved.exists())
+    with Image.open(saved) as image:
+        np.testing.assert_array_equal(np.array(image.convert("RGB")), pixels(page))
+
+
 def test_a_damaged_download_is_told_and_can_be_tried_again(
     page: webdriver.Chrome, folder: Path
 ) -> None:
