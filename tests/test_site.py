@@ -309,7 +309,9 @@ def test_every_page_says_its_edition_and_is_described_to_other_sites() -> None:
 def test_every_chapter_has_its_notebook_to_open_and_download() -> None:
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         html = (SITE / "book" / f"{notebook.stem}.html").read_text(encoding="utf-8")
-        assert f"/blob/main/notebooks/{notebook.name}" in html, "the Colab button"
+        for host in ("colab.research.google.com/github/", "kaggle.com/kernels/welcome?src="):
+            link = re.escape(host) + f'[^"]*/blob/main/notebooks/{re.escape(notebook.name)}"'
+            assert re.search(link, html), f"the button for {host}"
         download = SITE / "_sources" / "book" / notebook.name
         assert download.read_bytes() == notebook.read_bytes()
 

@@ -1,7 +1,7 @@
 """What this book adds to its theme, in one small Sphinx extension.
 
 * `{{ repository }}` in a page becomes the address in `_config.yml`, which stands nowhere else.
-* The Colab button and the download open the paired notebook in `notebooks/`.
+* The buttons for Colab and Kaggle and the download open the paired notebook in `notebooks/`.
 * A page's first paragraph is its description for search engines.
 * The foot of each page tells its version, and the machine of each record that it shows.
 * `{cost-badge}` shows what a chapter cost to run when it was last recorded.
@@ -66,17 +66,24 @@ def paired_notebook(app: Sphinx, docname: str) -> Path:
 def point_buttons_at_notebook(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Send the theme's Colab and download buttons to the notebook without outputs."""
+    """Send the theme's Colab and download buttons to the notebook without outputs; add Kaggle's."""
     notebook = paired_notebook(app, pagename)
     if app.builder.name != "html" or not notebook.exists():
         return
     shutil.copyfile(notebook, Path(app.outdir) / "_sources" / f"{pagename}.ipynb")
+    theme = app.config.html_theme_options
+    address = "/".join(
+        (theme["repository_url"], "blob", theme["repository_branch"], "notebooks", notebook.name)
+    )
     for group in context.get("header_buttons", []):
-        for button in group.get("buttons", []):
+        for button in list(group.get("buttons", [])):
             if button.get("text") == "Colab":
                 button["url"] = button["url"].replace(
                     f"{pagename}.md", f"notebooks/{notebook.name}"
                 )
+                kaggle = {"text": "Kaggle", "tooltip": "Launch on Kaggle", "icon": "fab fa-kaggle"}
+                kaggle["url"] = f"https://kaggle.com/kernels/welcome?src={address}"
+                group["buttons"].append(button | kaggle)
 
 
 def describe_page(app: Sphinx, doctree: nodes.document) -> None:
