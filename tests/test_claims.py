@@ -30,7 +30,7 @@ from sync import MARK  # noqa: E402
 CHAPTERS = [
     Path(chapter["file"]).name
     for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
-    if part["caption"] in ("Speed", "Applications")
+    if part["caption"] in ("Speed", "Applications", "Outlook")
     for chapter in part["chapters"]
 ]
 OTHERS = ("index", "introduction", "deciders", "llm-guided-generation")
