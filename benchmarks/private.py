@@ -6,7 +6,7 @@ each canary which of them was trained on it. The same is done by DP-SGD: each im
 clipped, and noise is added to their sum.
 
     pip install 'genlib[privacy]'
-    python benchmarks/private.py    # 5 minutes on one core; writes genlib/records/private.json
+    python benchmarks/private.py    # 10 minutes on one core; writes genlib/records/private.json
 """
 
 from __future__ import annotations
