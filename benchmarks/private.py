@@ -49,10 +49,14 @@ class Network(nn.Module):
             nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent)
         )
         self.decoder = nn.Sequential(
-            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, 784), nn.Unflatten(1, (28, 28, 1))
+            nn.Linear(latent, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 784),
+            nn.Unflatten(1, (28, 28, 1)),
         )
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns locations of pixels, and means and log-variances of latents."""
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
         noise = torch.randn(mean.shape)
         return self.decoder(vae.reparametrise(mean, log_variance, noise)), mean, log_variance
