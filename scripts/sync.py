@@ -72,11 +72,13 @@ DEFAULT_EXTRAS = (
     "text",
     "opinion",
     "real",
+    "privacy",
 )
 # Chapters that need more than genlib alone: its extras of pyproject.toml.
 EXTRAS = {
     "caching-and-serving": "serve",
     "frontier": "speed",
+    "privacy-and-security": "privacy,serve",
     "quantization": "speed",
     "real-model": "text,real",
     "scaling-out": "scale,serve",
