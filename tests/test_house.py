@@ -43,6 +43,13 @@ def test_every_chapter_with_code_has_its_notebook() -> None:
 
 
 @by_notebook
+def test_alternative_texts_of_cells_are_short(path: Path) -> None:
+    cells = [cell.metadata.get("mystnb", {}) for cell in nbformat.read(path, as_version=4).cells]
+    texts = [cell["image"]["alt"] for cell in cells if "alt" in cell.get("image", {})]
+    assert not [text for text in texts if not 0 < len(text) <= 250]
+
+
+@by_notebook
 def test_notebook_is_valid_and_has_no_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
