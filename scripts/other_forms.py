@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -57,6 +58,9 @@ const done = arguments[arguments.length - 1];
 
 def build(builder: str) -> Path:
     """Build the pages with one of Sphinx's builders; warnings are errors, as for the site."""
+    # Of an old build Sphinx would keep pages that have not changed, and the list of references,
+    # which has.
+    shutil.rmtree(BUILD / builder, ignore_errors=True)
     how = ["custom", "--custom-builder", builder] if builder != "singlehtml" else [builder]
     command = ["jupyter-book", "build", ".", "--builder", *how]
     if builder == "markdown":  # it writes the text of a box or caption, and warns of each
