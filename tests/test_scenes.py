@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genlib.data import captions, scenes
+from genlib.data import captions, drawing, scenes
 from genlib.data.captions import ATTRIBUTES
 
 
@@ -56,6 +56,51 @@ def test_night_is_darker_than_day_and_snow_whitens_the_ground():
     hidden = ("hills", "hidden")
     assert mean("night", *hidden, "clear", "nothing") < mean("day", *hidden, "clear", "nothing")
     assert mean("day", *hidden, "snowy", "nothing") > mean("day", *hidden, "clear", "nothing")
+
+
+def drawn_with_places(values, n=16):
+    rows = np.tile(captions.indices(values), (n, 1))
+    noise = np.random.default_rng(5).random((n, drawing.NOISE), dtype=np.float32)
+    return drawing.draw(rows, noise).astype(int), drawing.places(rows, noise)
+
+
+@pytest.mark.parametrize(
+    ("land", "thing"),
+    [("sea", "boat"), ("hills", "house"), ("desert", "tree"), ("mountains", "balloon")],
+)
+@pytest.mark.parametrize(
+    ("time", "weather"), [("day", "clear"), ("night", "snowy"), ("sunset", "foggy")]
+)
+def test_an_object_is_where_places_says(time, weather, land, thing):
+    images, found = drawn_with_places((time, land, "left", weather, thing))
+    without, nothing = drawn_with_places((time, land, "left", weather, "nothing"))
+    assert found.dtype == np.float32
+    assert np.isnan(nothing[:, :3]).all()
+    for image, bare, (x, y, height, _) in zip(images, without, found, strict=True):
+        changed = np.abs(image - bare).max(-1) > 16
+        rows, columns = np.nonzero(changed)
+        assert abs(rows.min() / 64 - (y - height / 2)) < 3 / 64
+        assert abs((columns.min() + columns.max() + 1) / 128 - x) < 3 / 64
+        if thing != "boat":  # its mirror image hangs below it
+            assert abs((rows.max() + 1) / 64 - (y + height / 2)) < 3 / 64
+
+
+def test_the_light_is_where_places_says_and_nowhere_when_hidden():
+    for time in ("day", "night"):
+        images, found = drawn_with_places((time, "hills", "right", "clear", "nothing"))
+        bare, hidden = drawn_with_places((time, "hills", "hidden", "clear", "nothing"))
+        assert np.isnan(hidden).all()
+        lit = (images - bare)[:, :30].clip(0).sum(axis=(1, 3)).astype(float)
+        middle = (lit * (np.arange(64) + 0.5)).sum(1) / lit.sum(1) / 64
+        # The glow is cut off at the right edge, hence the wide margin.
+        assert np.abs(middle - found[:, 3]).max() < 0.12
+
+
+def test_a_balloon_never_hides_sun_or_moon():
+    for light in ("left", "middle", "right"):
+        _, found = drawn_with_places(("night", "sea", light, "clear", "balloon"), n=64)
+        assert (np.abs(found[:, 0] - found[:, 3]) > 0.28).all()
+        assert (np.abs(found[:, 0] - 0.5) < 0.33).all()
 
 
 @pytest.mark.parametrize(
