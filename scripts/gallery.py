@@ -25,23 +25,25 @@ PROMPTS = {
     "desert-tree": "a lone tree in the desert at noon",
     "storm-sea": "a storm at sea",
     "snow-city-zh": "下雪的城市",
+    "balloon-mountains-zh": "晴朗的下午，群山前的热气球",
+    "house-desert-zh": "日出时，沙漠里的小屋",
 }
+HERO = ("balloon-hills", "boat-night-zh", "snow-mountains", "night-city")  # of the front page
+COLUMNS = 6
 TITLE = "Image Generation at Speed"
 SUBTITLE = "A book that runs: the new momentum of LLMs"
-HERO = ("sunset-sea", "snow-mountains", "night-city", "balloon-hills")
 
 
-def card(hero: Path) -> Image.Image:
+def card(images: np.ndarray) -> Image.Image:
     """Returns what other sites show of a page that they link to: title and images, 1200×630.
 
-    It shows the front page's images, enlarged without smoothing, under the title.
+    Args:
+        images: uint8 `(12, 64, 64, 3)`; each gets a square of 200 pixels, without smoothing.
     """
-    with Image.open(hero) as image:
-        rows = image.convert("RGB").resize(
-            (1200, 1200 * image.height // image.width), Image.NEAREST
-        )
     made = Image.new("RGB", (1200, 630), "#F5F5F2")
-    made.paste(rows, (0, 630 - rows.height))
+    for i, image in enumerate(images):
+        square = Image.fromarray(image).resize((200, 200), Image.Resampling.NEAREST)
+        made.paste(square, (200 * (i % 6), 230 + 200 * (i // 6)))
     pen = ImageDraw.Draw(made)
     for top, size, text in ((60, 58, TITLE), (138, 32, SUBTITLE)):
         font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
@@ -51,15 +53,18 @@ def card(hero: Path) -> Image.Image:
 
 def main() -> None:
     """Draws and writes."""
-    rows = []
+    rows = {}
     for name, prompt in PROMPTS.items():
         sheet = pipeline.generate(prompt, 64).images
         plot.save_png(sheet, IMAGES / f"gallery-{name}.png")
         if name in HERO:
-            rows.append(pipeline.generate(prompt, 12, best_of=4).images)
+            rows[name] = sheet[:COLUMNS]
+            plot.save_png(rows[name], IMAGES / f"hero-{name}.png", columns=COLUMNS)
         print(name, flush=True)
-    plot.save_png(np.concatenate(rows), IMAGES / "hero.png", columns=12)
-    card(IMAGES / "hero.png").save(IMAGES / "social-card.png", optimize=True)
+    shown = [rows[name] for name in HERO]
+    plot.save_png(np.concatenate(shown), IMAGES / "hero.png", columns=COLUMNS)
+    halves = np.concatenate([row[: COLUMNS // 2] for row in shown])
+    card(halves).save(IMAGES / "social-card.png", optimize=True)
 
 
 if __name__ == "__main__":
