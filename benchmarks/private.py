@@ -79,10 +79,11 @@ def shuffled(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return apart.reshape(-1, 28, 28, 1)
 
 
-def train(images: np.ndarray, epochs: int, private: bool) -> tuple[nn.Module, float]:
+def train(images: np.ndarray, epochs: int, private: bool, seed: int) -> tuple[nn.Module, float]:
     """Returns a trained network, and the epsilon that it may claim (infinite if not private)."""
-    torch.manual_seed(0)  # both trainings begin alike and see the same noise
+    torch.manual_seed(0)  # all trainings begin alike
     network = Network()
+    torch.manual_seed(seed)  # noise that another training shares would be known to the attacker
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     loader = DataLoader(TensorDataset(torch.from_numpy(to_float(images))), BATCH, shuffle=True)
     module: nn.Module = network
@@ -151,7 +152,10 @@ def main(
         "delta": DELTA,
     }
     for name, private in {"plain": False, "private": True}.items():
-        made = [train(np.concatenate([base, c]), epochs, private) for c in canaries[:2]]
+        made = [
+            train(np.concatenate([base, c]), epochs, private, seed)
+            for seed, c in enumerate(canaries[:2], start=10)
+        ]
         pair = [network for network, _ in made]
         test = scores(pair[0], data.test_images[:1000])
         result[name] = {

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import distributed
 import psutil
+from kills import finished, fork
 
-from genlib import bulk, cli
+from genlib import bulk
 
 LINES, SHARD = 46, 4  # the last shard is a smaller one
 KINDS = ("command", "worker", "command and workers")
@@ -91,26 +92,10 @@ def is_worker(process):
 
 
 def start(name, address):
-    """Starts the command in a fork of this process, which has imported everything."""
-    if child := os.fork():
-        return child
-    log = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    where = ["--scheduler", address] if address else ["--workers", "2"]
-    sys.argv = ["genlib", "generate-many", "prompts.jsonl", "-o", name, "--shard", str(SHARD)]
-    sys.argv += ["--describe", "off", "--option", "steps=1", *where]
-    try:
-        cli.main()
-    except SystemExit as end:
-        os._exit(end.code or 0)
-    except BaseException:
-        os._exit(70)
-
-
-def finished(process):
-    """Waits for a process; returns its status, minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    words = ["generate-many", "prompts.jsonl", "-o", name, "--shard", str(SHARD)]
+    words += ["--describe", "off", "--option", "steps=1"]
+    words += ["--scheduler", address] if address else ["--workers", "2"]
+    return fork(words, f"{name}.log")
 
 
 def reached(process, name, stand, seconds, writing):

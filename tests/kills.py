@@ -88,13 +88,19 @@ COMMANDS = {
 
 def start(what, name):
     """Starts a command in a process of its own; returns its number."""
+    return fork([word.format(name) for word in COMMANDS[what]], f"{name}.log")
+
+
+def fork(words, log):
+    """Starts genlib in a fork of this process, which has imported everything; returns its number.
+
+    What it prints is lost, what it complains of is added to a file.
+    """
     if child := os.fork():
         return child
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    log = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(nowhere, 1)
-    os.dup2(log, 2)
-    sys.argv = ["genlib", *(word.format(name) for word in COMMANDS[what])]
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    sys.argv = ["genlib", *words]
     try:
         cli.main()
     except SystemExit as end:

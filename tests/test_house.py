@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -47,6 +48,16 @@ def test_alternative_texts_of_cells_are_short(path: Path) -> None:
     cells = [cell.metadata.get("mystnb", {}) for cell in nbformat.read(path, as_version=4).cells]
     texts = [cell["image"]["alt"] for cell in cells if "alt" in cell.get("image", {})]
     assert not [text for text in texts if not 0 < len(text) <= 250]
+
+
+@by_notebook
+def test_no_cell_shows_what_it_glues(path: Path) -> None:
+    """`glue` returns its text; as the last line of a cell it would be shown, without a name."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and "remove-cell" not in cell.metadata.get("tags", ()):
+            last = ast.parse(cell.source or "0").body[-1]
+            call = ast.unparse(last) if isinstance(last, ast.Expr) else ""
+            assert "glue(" not in call or cell.source.rstrip().endswith(";"), cell.source
 
 
 @by_notebook

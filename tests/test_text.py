@@ -339,3 +339,11 @@ def test_the_errata_are_numbered_and_each_has_its_parts():
     assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
     for part in re.split(r"^\(erratum-[a-z0-9-]+\)=\n", text, flags=re.M)[1:]:
         assert re.search(r"\*\*Says\*\*.*\*\*Right\*\*", part, re.S), part.splitlines()[0]
+
+
+@by_page
+def test_a_link_by_the_number_of_an_erratum_leads_to_that_one(page):
+    errata = (BOOK / "errata.md").read_text()
+    numbers = dict(re.findall(r"^\((erratum-[a-z0-9-]+)\)=\n### (\d+)\. ", errata, flags=re.M))
+    linked = re.findall(r"\{ref\}`(\d+) <(erratum-[a-z0-9-]+)>`", page.read_text())
+    assert not [link for link in linked if numbers[link[1]] != link[0]]

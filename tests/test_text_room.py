@@ -339,8 +339,8 @@ def test_prompts_that_nobody_tuned_to_are_read():
             and all(read.get(n) not in values for n, values in ruled_out.items())
         )
         invented.append(any(n in read and read[n] != wanted.get(n) for n in scored))
-    assert np.mean(whole) > 0.8  # measured: 0.865
-    assert np.mean(invented) < 0.08  # measured: 0.045
+    assert np.mean(whole) > 0.82  # measured: 0.88
+    assert np.mean(invented) < 0.08  # measured: 0.04
 
 
 @given(st.text(max_size=200))
