@@ -17,7 +17,7 @@ from genlib import ranges, weights
 from genlib.backend import keras  # which keeps TensorFlow's start-up log away
 from genlib.models import gan
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
-from genlib.models.flow import SOLVERS, Flow, FlowConfig
+from genlib.models.flow import GUIDANCE, SOLVERS, Flow, FlowConfig
 from genlib.models.gan import GAN, GANConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.judges import (
@@ -79,7 +79,7 @@ METHODS: Mapping[str, Method] = {
         FlowConfig,
         "flow",
         "noise that flows to the image in a number of steps, all of it at once",
-        {"steps": 16, "guidance": 3.0, "solver": "euler", "xla": False},
+        {"steps": 16, "guidance": GUIDANCE, "solver": "euler", "xla": False},
         "flow: 16 steps",
     ),
     "flow-shortcut": Method(

@@ -28,7 +28,7 @@ PROMPTS = {
     "balloon-mountains-zh": "晴朗的下午，群山前的热气球",
     "house-desert-zh": "日出时，沙漠里的小屋",
 }
-HERO = ("balloon-hills", "boat-night-zh", "snow-mountains", "night-city")  # of the front page
+HERO = ("balloon-mountains-zh", "sunset-sea", "boat-night-zh", "desert-tree")  # of the front page
 COLUMNS = 6
 TITLE = "Image Generation at Speed"
 SUBTITLE = "A book that runs: the new momentum of LLMs"

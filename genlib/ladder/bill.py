@@ -247,8 +247,9 @@ def ways(
         file: the last way's generator and decoder in one, noise and text → images, as
             `export.litert_session` opens it; the way that needs it is left out if there is none.
     """
-    words, next_token = load("image-gpt"), METHODS["image-gpt"].options
     last, chosen = load(method), {**METHODS[method].options, **(options or {})}
+    words = load("image-gpt")  # by the same compiler as the last way
+    next_token = {**METHODS["image-gpt"].options, "xla": chosen["xla"]}
     decode = load_tokenizer().decode
     arrays, card = weights.load(SHIPPED)
     teacher = Teacher(llm, arrays["mean"], arrays["projection"], card["layer"])  # keeps nothing

@@ -12,7 +12,7 @@ import numpy as np
 
 from genlib import ranges
 from genlib.models import sampling
-from genlib.models.flow import Flow
+from genlib.models.flow import GUIDANCE, Flow
 from genlib.models.sampling import Seed
 from genlib.models.tokenizer import GRID, Tokenizer
 
@@ -27,7 +27,7 @@ def ring(
     seed: Seed = 0,
     *,
     steps: int = 16,
-    guidance: float = 3.0,
+    guidance: float = GUIDANCE,
     reach: int = 3,
 ) -> np.ndarray:
     """Draws latents that close to a ring: the last column is a neighbour of the first.
@@ -117,7 +117,7 @@ def inpaint(
     seed: Seed = 0,
     *,
     steps: int = 16,
-    guidance: float = 3.0,
+    guidance: float = GUIDANCE,
     repeats: int = 3,
 ) -> np.ndarray:
     """Draws a part of an image anew, and leaves the rest as it is.
@@ -177,7 +177,7 @@ def edit(
     *,
     begin: int = 0,
     steps: int = 16,
-    guidance: float = 3.0,
+    guidance: float = GUIDANCE,
     old_guidance: float = 1.0,
 ) -> np.ndarray:
     """Changes in an image what differs between two texts.

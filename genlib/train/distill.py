@@ -19,7 +19,7 @@ from keras import ops
 
 from genlib import backend, text, weights
 from genlib.data import captions, scenes
-from genlib.models.flow import Flow, FlowConfig
+from genlib.models.flow import GUIDANCE, Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.sampling import guided
 from genlib.models.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ from genlib.train.tasks import EPOCH, Arrays, FitTask, ImageGPTTask, Recipe
 
 STOPS = 4  # parts of the way; the student's shortest step takes one, its longest all four
 WALKS = EPOCH // 4  # new ones in an epoch, each used four times
-PARTS = 4  # epochs of new walks; later epochs see these again
+PARTS = 6  # epochs of new walks; later epochs see these again
 WIDTHS = (1, 2, 4)  # of a student's step, in parts of the way
 CHANCES = (0.5, 0.25, 0.25)  # how often each of the widths is trained
 
@@ -58,7 +58,7 @@ def walk(
     seed: int,
     *,
     steps: int = 8,
-    guidance: float = 3.0,
+    guidance: float = GUIDANCE,
     solver: str = "midpoint",
     batch_size: int = 32,
     xla: bool = True,
@@ -139,7 +139,7 @@ class ShortcutTask(FitTask):
     """
 
     name, model_class, config_class = "flow-shortcut", Flow, FlowConfig
-    recipe = Recipe(epochs=12, batch_size=32, learning_rate=5e-4)
+    recipe = Recipe(epochs=24, batch_size=32, learning_rate=5e-4)
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class ShortcutTask(FitTask):
         teacher: Flow | None = None,
         tokenizer: Tokenizer | None = None,
         steps: int = 8,
-        guidance: float = 3.0,
+        guidance: float = GUIDANCE,
         solver: str = "midpoint",
     ) -> None:
         self.teacher, self.tokenizer = teacher or load("flow"), tokenizer or load_tokenizer()
@@ -252,7 +252,7 @@ class ImageStudentTask(ImageGPTTask):
     """
 
     name = "image-gpt-student"
-    recipe = Recipe(epochs=8, batch_size=32, learning_rate=1e-3)
+    recipe = Recipe(epochs=12, batch_size=32, learning_rate=1e-3, full=0.9)
 
     def __init__(
         self,

@@ -356,7 +356,9 @@ class ImageGPTTask(GeneratorTask):
     name = "image-gpt"
     model_class: ClassVar[Callable[..., Any]] = ImageGPT
     config_class: ClassVar[Any] = ImageGPTConfig
-    recipe = Recipe(epochs=36, batch_size=32, learning_rate=1.5e-3)
+    recipe = Recipe(
+        epochs=24, batch_size=32, learning_rate=1.5e-3, average=0.9995, fall=0.2, full=0.9
+    )
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
         """Returns tokens, int32 `(batch_size, 64, 8)`, twice."""
@@ -385,7 +387,9 @@ class FlowTask(GeneratorTask):
     """Trains the flow to say in which direction the latents lie, from any point on the way."""
 
     name, model_class, config_class = "flow", Flow, FlowConfig
-    recipe = Recipe(epochs=36, batch_size=32, learning_rate=1e-3)
+    recipe = Recipe(
+        epochs=80, batch_size=32, learning_rate=1e-3, average=0.9995, fall=0.2, full=0.9
+    )
 
     def inputs(self, latents: np.ndarray, rng: np.random.Generator) -> tuple[Any, Any]:
         """Returns points between noise and latents, most of them near the middle, and velocities.

@@ -10,7 +10,7 @@ import { Writer } from "./writer.js";
 
 const HERE = new URL("./", import.meta.url);
 const WEIGHTS = new URL("weights/", HERE);
-export const TWICE = { steps: 50, guidance: 3 }; // the slow way: textbook steps, each run twice
+export const TWICE = { steps: 50, guidance: 1.5 }; // the slow way: textbook steps, each run twice
 
 const told = async (name) => (await get(new URL(`${name}.json`, WEIGHTS))).json();
 
