@@ -63,7 +63,7 @@ METHODS: Mapping[str, Method] = {
         ImageGPTConfig,
         "image-gpt",
         "token after token, as a language model writes; 64 forwards of one token",
-        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5, "xla": False},
+        {"temperature": 1.0, "min_p": 0.05, "guidance": 2.0, "xla": False},
         "image GPT: KV cache, XLA",
     ),
     "coarse-to-fine": Method(
@@ -71,7 +71,7 @@ METHODS: Mapping[str, Method] = {
         CoarseToFineConfig,
         "coarse-to-fine",
         "a thumbnail first, then all the rest in seven forwards",
-        {"temperature": 1.0, "min_p": 0.05, "guidance": 1.5, "xla": False},
+        {"temperature": 1.0, "min_p": 0.05, "guidance": 3.0, "xla": False},
         "coarse to fine",
     ),
     "flow": Method(

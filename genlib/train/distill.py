@@ -28,7 +28,7 @@ from genlib.train.tasks import EPOCH, Arrays, FitTask, ImageGPTTask, Recipe
 
 STOPS = 4  # parts of the way; the student's shortest step takes one, its longest all four
 WALKS = EPOCH // 4  # new ones in an epoch, each used four times
-PARTS = 6  # epochs of new walks; later epochs see these again
+PARTS = 12  # epochs of new walks; later epochs see these again
 WIDTHS = (1, 2, 4)  # of a student's step, in parts of the way
 CHANCES = (0.5, 0.25, 0.25)  # how often each of the widths is trained
 
@@ -139,7 +139,7 @@ class ShortcutTask(FitTask):
     """
 
     name, model_class, config_class = "flow-shortcut", Flow, FlowConfig
-    recipe = Recipe(epochs=24, batch_size=32, learning_rate=5e-4)
+    recipe = Recipe(epochs=48, batch_size=32, learning_rate=5e-4)
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class ImageStudentTask(ImageGPTTask):
         seed: int | None = None,
         teacher: ImageGPT | None = None,
         tokenizer: Tokenizer | None = None,
-        guidance: float = 1.5,
+        guidance: float = 2.0,
     ) -> None:
         self.teacher, self.guidance = teacher or load("image-gpt"), guidance
         shape = replace(self.teacher.config.transformer, layers=2)
