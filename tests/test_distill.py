@@ -51,7 +51,7 @@ def test_a_path_begins_at_noise_and_ends_where_sampling_ends():
     model = wild()
     path = model.path(TEXT, 4, stops=4, steps=8)
     assert path.shape == (3, 5, 16, 16, 2)
-    latents = model.sample(TEXT, 4, steps=8, guidance=3.0)
+    latents = model.sample(TEXT, 4, steps=8)
     np.testing.assert_allclose(path[:, -1] * CONFIG.spread, latents, atol=1e-4)
     with pytest.raises(ValueError, match="divide"):
         model.path(TEXT, stops=4, steps=6)
@@ -158,8 +158,8 @@ def test_a_student_learns_to_take_wide_steps(small):
     task = small(teacher)
     state = train.run(task, 8, progress=False)
     assert state.history["loss"][-1] < state.history["loss"][0]
-    end = teacher.sample(TEXT, 1_000_000, steps=16, guidance=3.0)
-    one = teacher.sample(TEXT, 1_000_000, steps=1, guidance=3.0)
+    end = teacher.sample(TEXT, 1_000_000, steps=16)
+    one = teacher.sample(TEXT, 1_000_000, steps=1)
     with task.trained() as student:
         short = student.sample(TEXT, 1_000_000, steps=1, guidance=1)
     assert np.square(short - end).mean() < 0.5 * np.square(one - end).mean()
