@@ -331,19 +331,19 @@ def test_the_symbol_reader_finds_what_a_formula_uses():
 # ---------------------------------------------------------------- errata
 
 
+ERRATA = (BOOK / "errata.md").read_text()
+ERRATUM = re.findall(r"^\((erratum-[a-z0-9-]+)\)=\n### (\d+)\. .+$", ERRATA, flags=re.M)
+
+
 def test_the_errata_are_numbered_and_each_has_its_parts():
-    text = (BOOK / "errata.md").read_text()
-    rows = re.findall(r"^\| \{ref\}`(\d+) <(erratum-[a-z0-9-]+)>` \|", text, flags=re.M)
-    sections = re.findall(r"^\((erratum-[a-z0-9-]+)\)=\n### (\d+)\. (.+)$", text, flags=re.M)
-    assert [(label, number) for number, label in rows] == [(s[0], s[1]) for s in sections]
+    rows = re.findall(r"^\| \{ref\}`(\d+) <(erratum-[a-z0-9-]+)>` \|", ERRATA, flags=re.M)
+    assert [(label, number) for number, label in rows] == ERRATUM
     assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
-    for part in re.split(r"^\(erratum-[a-z0-9-]+\)=\n", text, flags=re.M)[1:]:
+    for part in re.split(r"^\(erratum-[a-z0-9-]+\)=\n", ERRATA, flags=re.M)[1:]:
         assert re.search(r"\*\*Says\*\*.*\*\*Right\*\*", part, re.S), part.splitlines()[0]
 
 
 @by_page
 def test_a_link_by_the_number_of_an_erratum_leads_to_that_one(page):
-    errata = (BOOK / "errata.md").read_text()
-    numbers = dict(re.findall(r"^\((erratum-[a-z0-9-]+)\)=\n### (\d+)\. ", errata, flags=re.M))
     linked = re.findall(r"\{ref\}`(\d+) <(erratum-[a-z0-9-]+)>`", page.read_text())
-    assert not [link for link in linked if numbers[link[1]] != link[0]]
+    assert not {(label, number) for number, label in linked}.difference(ERRATUM)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,6 +388,23 @@ def test_two_writers_who_begin_at_once_are_one(tmp_path):
     [thread.join() for thread in threads]
     assert results.count("wrote") == 1
     assert sum("is being written by" in result for result in results) == 3, results
+
+
+def test_a_folder_is_new_or_a_run_also_when_another_writer_begins_while_it_is_listed(
+    tmp_path, monkeypatch
+):
+    listed = Path.iterdir
+
+    def first_writes(folder):
+        (folder / "run.json").write_text('{"recipe": "y"}')
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", first_writes)
+    with (
+        pytest.raises(checkpoint.RunError, match="recipe = 'y', not 'x'"),
+        checkpoint.open_run(tmp_path, {"recipe": "x"}),
+    ):
+        pass
 
 
 def test_a_killed_writer_s_lock_is_none(tmp_path):

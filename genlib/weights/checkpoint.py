@@ -91,12 +91,13 @@ def open_run(folder: Path, description: Mapping[str, Any]) -> Iterator[None]:
 
 def _check_new(folder: Path) -> None:
     """Raises RunError if a folder without `run.json` holds anything."""
-    if (folder / "run.json").is_file() or not os.path.lexists(folder):
+    if not os.path.lexists(folder):
         return
     free = folder.is_dir() and all(
         path.name in (LOCK, WRITER) or is_temporary(path) for path in folder.iterdir()
     )
-    if free:
+    # Looked for last: another writer's first file may appear while the folder is listed.
+    if free or (folder / "run.json").is_file():
         return
     if folder.is_dir() and _epochs(folder):
         raise _lost(folder, f"{folder / 'run.json'} is missing")
