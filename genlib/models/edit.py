@@ -12,7 +12,7 @@ import numpy as np
 
 from genlib import ranges
 from genlib.models import sampling
-from genlib.models.flow import GUIDANCE, Flow
+from genlib.models.flow import GUIDANCE, Flow, shifted
 from genlib.models.sampling import Seed
 from genlib.models.tokenizer import GRID, Tokenizer
 
@@ -156,7 +156,7 @@ def inpaint(
     mask, draw = mask[..., None], _noise(target.shape, seed)
     x = draw()
     for step in range(steps):
-        time, after = step / steps, (step + 1) / steps
+        time, after = (shifted(i / steps, flow.config.shift) for i in (step, step + 1))
         for turn in range(repeats):
             known = (1 - time) * draw() + time * target if time else x
             x = np.where(mask, x, known)
@@ -211,7 +211,7 @@ def edit(
         raise ValueError(f"begin = {begin}; give a step from 0 to {steps}.")
     x, draw = target.copy(), _noise(target.shape, seed)
     for step in range(begin, steps):
-        time = np.float32(step / steps)
+        time = np.float32(shifted(step / steps, flow.config.shift))
         there = (1 - time) * draw() + time * target
         here = x + there - target
         ahead = flow.advance(here, new, step, step + 1, steps, guidance=guidance)

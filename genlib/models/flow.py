@@ -40,6 +40,7 @@ class FlowConfig:
     spread: float = 0.5  # standard deviation of the latents, which the network sees divided by it
     text_width: int = 128
     shortcut: bool = False  # knows how wide a step it is asked for (Frans et al., arXiv:2410.12557)
+    shift: float = 1.0  # of the times of its steps towards the noise; see `shifted`
 
 
 def interpolate(noise: np.ndarray, latents: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -54,6 +55,26 @@ def interpolate(noise: np.ndarray, latents: np.ndarray, time: np.ndarray) -> np.
     """
     t = time[:, None, None, None]
     return (1 - t) * noise + t * latents
+
+
+def shifted(part: Any, shift: float) -> Any:
+    """Returns the time at which a part of the steps is done.
+
+    With shift 1, times are spread evenly. Above it, the steps near the noise are shorter, where an
+    error grows on the rest of the way, and those near the image longer: with shift 3, four steps
+    begin at times 0, 0.1, 0.25 and 0.5.
+
+    Args:
+        part: of the steps, in [0, 1]; a number, an array or a tensor.
+        shift: at least 1.
+
+    Reference: Esser et al., 2024, arXiv:2403.03206 (shifted timesteps; their time is the share of
+    noise, `1 - t` here).
+    """
+    if shift == 1.0:
+        return part
+    noise = 1 - part
+    return 1 - shift * noise / (1 + (shift - 1) * noise)
 
 
 class Flow(keras.Model):
@@ -162,7 +183,7 @@ class Flow(keras.Model):
         stride = steps if compiled else 1
         for begin, end, here in ((0, first, 1.0), (first, last, guidance), (last, steps, 1.0)):
             for step in range(begin, end, stride):
-                walk = self._walk(here, solver, xla)
+                walk = self._walk(here, solver, xla, self.config.shift)
                 x = walk(x, text, _bounds(step, min(step + stride, end), steps))
         return backend.to_numpy(x) * self.config.spread
 
@@ -176,32 +197,37 @@ class Flow(keras.Model):
         guidance: float = GUIDANCE,
         solver: str = "euler",
         xla: bool = False,
+        shift: float | None = None,
     ) -> np.ndarray:
         """Returns where the way from noise to latents comes by, as `sample` goes it.
 
         Args:
             text: embeddings, float32 `(n, text_width)`.
             seed: of the noise.
-            stops: into so many equal parts the way is cut; a divisor of `steps`.
+            stops: into so many parts of equally many steps the way is cut; a divisor of `steps`.
             steps: of the solver.
             guidance: see `sample`.
             solver: see `sample`.
             xla: compile with XLA.
+            shift: of the times of its steps, at least 1; the flow's own unless given.
 
         Returns:
             float32 `(n, stops + 1, 16, 16, channels)`, in units of the latents' spread: the first
             are noise, the last latents.
 
         Raises:
-            ValueError: if `text` has another shape, `stops` does not divide `steps`, or there is
-                no such solver.
+            ValueError: if `text` has another shape, `stops` does not divide `steps`, `shift` is
+                below 1, or there is no such solver.
         """
         text = check_text(text, self.config.text_width)
         _check(steps, guidance, solver)
         if stops < 1 or steps % stops:
             raise ValueError(f"stops = {stops} must divide steps = {steps}.")
+        shift = self.config.shift if shift is None else shift
+        if not 1 <= shift < np.inf:
+            raise ValueError(f"shift = {shift}; give a finite number of at least 1.")
         x = sampling.normals(len(text), (GRID, GRID, self.config.channels), seed)
-        walk, stride = self._walk(guidance, solver, xla), steps // stops
+        walk, stride = self._walk(guidance, solver, xla, float(shift)), steps // stops
         found = [x]
         for begin in range(0, steps, stride):
             x = walk(x, text, _bounds(begin, begin + stride, steps))
@@ -222,7 +248,7 @@ class Flow(keras.Model):
         """Takes some of the steps of `sample`, for whoever changes the points in between.
 
         Args:
-            x: the points at time `begin / steps`, float `(n, 16, 16, channels)`, in units of the
+            x: the points where step `begin` begins, float `(n, 16, 16, channels)`, in units of the
                 latents' spread.
             text: embeddings, float32 `(n, text_width)`.
             begin: the first step to take, from 0.
@@ -232,7 +258,7 @@ class Flow(keras.Model):
             xla: compile with XLA.
 
         Returns:
-            The points at time `end / steps`, of the same shape and in the same units.
+            The points where step `end` begins, of the same shape and in the same units.
 
         Raises:
             ValueError: if a shape is another, or a step is not on the way.
@@ -245,10 +271,11 @@ class Flow(keras.Model):
         shape = (len(text), GRID, GRID, self.config.channels)
         if x.shape != shape:
             raise ValueError(f"The points have shape {x.shape}; give {shape}, one for each text.")
-        moved = self._walk(guidance, "euler", xla)(x, text, _bounds(begin, end, steps))
+        walk = self._walk(guidance, "euler", xla, self.config.shift)
+        moved = walk(x, text, _bounds(begin, end, steps))
         return backend.to_numpy(moved)
 
-    def _compile_walk(self, guidance: float, solver: str, xla: bool) -> Any:
+    def _compile_walk(self, guidance: float, solver: str, xla: bool, shift: float) -> Any:
         """Compiles the walk from one step to another: one loop, whatever their number.
 
         Returns:
@@ -257,10 +284,12 @@ class Flow(keras.Model):
 
         def walk(x: Any, text: Any, bounds: Any) -> Any:
             begin, end, steps = ops.unstack(ops.convert_to_tensor(bounds), num=3)
-            width = 1 / ops.cast(steps, "float32")
+            share = 1 / ops.cast(steps, "float32")
 
             def one(step: Any, x: Any) -> Any:
-                time = ops.cast(step, "float32") * width
+                time = shifted(ops.cast(step, "float32") * share, shift)
+                after = shifted(ops.cast(step + 1, "float32") * share, shift)
+                width = share if shift == 1.0 else after - time
                 return step + 1, self.step(x, text, time, width, guidance, solver)
 
             start = (begin, ops.convert_to_tensor(x))
@@ -319,7 +348,7 @@ def _waves(numbers: Any) -> Any:
 
 
 def guided_steps(steps: int, guidance: float, interval: tuple[float, float]) -> tuple[int, int]:
-    """Returns the first step that is guided and the one after the last."""
+    """Returns the first step that is guided and the one after the last, by the part before it."""
     if guidance == 1.0:
         return 0, steps
     inside = [i for i in range(steps) if interval[0] <= i / steps <= interval[1]]
@@ -361,7 +390,7 @@ def resume(
 
     Args:
         flow: a model.
-        states: at time `begin / steps`, float `(n, 16, 16, channels)`, in units of the spread.
+        states: where step `begin` begins, float `(n, 16, 16, channels)`, in units of the spread.
         text: embeddings of what is asked for now, float32 `(n, text_width)`.
         begin: the step to begin with, from 0 (`states` are noise) to `steps`.
         steps: of the whole way.

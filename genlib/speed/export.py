@@ -23,7 +23,7 @@ from keras import layers, ops
 
 from genlib import backend, ranges
 from genlib.files import write_atomic
-from genlib.models.flow import Flow, guided_steps
+from genlib.models.flow import Flow, guided_steps, shifted
 from genlib.models.tokenizer import to_space
 
 OPSET = 18  # of ONNX: the version of the set of operations
@@ -239,7 +239,8 @@ def flow_function(
         x = noise
         for step in range(steps):
             here = guidance if first <= step < last else 1.0
-            x = flow.step(x, text, step / steps, 1 / steps, here, "euler")
+            time, after = (shifted(i / steps, flow.config.shift) for i in (step, step + 1))
+            x = flow.step(x, text, time, after - time, here, "euler")
         latents = ops.clip(x * flow.config.spread, -1, 1)
         pixels = (ops.clip(decoder(latents), -1, 1) + 1) * 127.5
         return ops.cast(ops.round(pixels), "uint8")

@@ -19,7 +19,7 @@ from keras import ops
 
 from genlib import backend, text, weights
 from genlib.data import captions, scenes
-from genlib.models.flow import GUIDANCE, Flow, FlowConfig
+from genlib.models.flow import GUIDANCE, Flow, FlowConfig, shifted
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.sampling import guided
 from genlib.models.tokenizer import Tokenizer
@@ -27,8 +27,10 @@ from genlib.pretrained import load, load_tokenizer
 from genlib.train.tasks import EPOCH, Arrays, FitTask, ImageGPTTask, Recipe
 
 STOPS = 4  # parts of the way; the student's shortest step takes one, its longest all four
+SHIFT = 3.0  # of the student's times: an error of its first steps grows on the rest of the way
 WALKS = EPOCH // 4  # new ones in an epoch, each used four times
-PARTS = 12  # epochs of new walks; later epochs see these again
+PARTS = 8  # epochs of new walks; later epochs see these again
+TIMES = shifted(np.linspace(0, 1, STOPS + 1), SHIFT)
 WIDTHS = (1, 2, 4)  # of a student's step, in parts of the way
 CHANCES = (0.5, 0.25, 0.25)  # how often each of the widths is trained
 
@@ -45,7 +47,7 @@ class Walks:
 
     Attributes:
         text: embeddings, float32 `(n, text_width)`.
-        points: float16 `(n, 5, 16, 16, channels)`, in units of the spread: at time 0, ¼, ½, ¾, 1.
+        points: float16 `(n, 5, 16, 16, channels)`, in units of the spread: at the times of `TIMES`.
     """
 
     text: np.ndarray
@@ -87,7 +89,7 @@ def walk(
     for first in range(0, len(embedded), batch_size):
         part = embedded[first : first + batch_size]
         options: dict[str, Any] = {"steps": steps, "guidance": guidance, "solver": solver}
-        points = teacher.path(part, (seed, first), stops=STOPS, xla=xla, **options)
+        points = teacher.path(part, (seed, first), stops=STOPS, xla=xla, shift=SHIFT, **options)
         parts.append(points.astype(np.float16))
     return Walks(np.asarray(embedded, np.float32), np.concatenate(parts))
 
@@ -106,11 +108,11 @@ def inherit(student: Student, teacher: Student) -> None:
     few, many = student.config.transformer.layers, teacher.config.transformer.layers
     alike = replace(student.config, transformer=replace(student.config.transformer, layers=many))
     if isinstance(alike, FlowConfig) and isinstance(teacher.config, FlowConfig):
-        alike = replace(alike, shortcut=teacher.config.shortcut)
+        alike = replace(alike, shortcut=teacher.config.shortcut, shift=teacher.config.shift)
     if alike != teacher.config or few > many:
         raise ValueError(
             f"{student.config} cannot inherit from {teacher.config}: only the number of blocks, "
-            "at most the teacher's, and the shortcut may differ."
+            "at most the teacher's, and a flow's shortcut and shift may differ."
         )
     for name in _SHARED[type(teacher)]:
         getattr(student, name).set_weights(getattr(teacher, name).get_weights())
@@ -139,7 +141,7 @@ class ShortcutTask(FitTask):
     """
 
     name, model_class, config_class = "flow-shortcut", Flow, FlowConfig
-    recipe = Recipe(epochs=48, batch_size=32, learning_rate=5e-4)
+    recipe = Recipe(epochs=32, batch_size=32, learning_rate=5e-4)
 
     def __init__(
         self,
@@ -160,7 +162,7 @@ class ShortcutTask(FitTask):
 
     def student_config(self) -> FlowConfig:
         """Returns the shape of the student: its teacher's."""
-        return replace(self.teacher.config, shortcut=True)
+        return replace(self.teacher.config, shortcut=True, shift=SHIFT)
 
     def card(self) -> dict[str, Any]:
         """Returns also for which tokenizer, and how the teacher walked."""
@@ -197,15 +199,15 @@ class ShortcutTask(FitTask):
         wide = rng.choice(WIDTHS, p=CHANCES, size=len(chosen))
         begin = rng.integers(STOPS // wide) * wide
         points = prepared.points[chosen].astype(np.float32)
-        width = (wide / STOPS).astype(np.float32)
+        time, after = (TIMES[i].astype(np.float32) for i in (begin, begin + wide))
         x, y = points[rows, begin], points[rows, begin + wide]
         inputs = {
             "x": x,
             "text": prepared.text[chosen],
-            "time": (begin / STOPS).astype(np.float32),
-            "width": width,
+            "time": time,
+            "width": after - time,
         }
-        return inputs, (y - x) / width[:, None, None, None]
+        return inputs, (y - x) / (after - time)[:, None, None, None]
 
     def loss(self, targets: Any, made: Any) -> Any:
         """Returns the mean squared error of the mean velocity."""
@@ -230,7 +232,7 @@ class SmallShortcutTask(ShortcutTask):
         """Returns the shape of the student: its teacher's, with half of the blocks."""
         shape = self.teacher.config.transformer
         half = replace(shape, layers=shape.layers // 2)
-        return replace(self.teacher.config, transformer=half, shortcut=True)
+        return replace(super().student_config(), transformer=half)
 
 
 class ImageStudentTask(ImageGPTTask):

@@ -27,6 +27,8 @@ SHIPPED = Path(__file__).parent
 
 # Recipes that were named otherwise when weights that are in use were trained.
 FORMER = {"scenes-eye": "scenes-perceptual", "scenes-critic": "scenes-reward"}
+# Settings that came later, and what they were before: a card without them is of that time.
+LATER = {"shift": 1.0}
 
 Config = TypeVar("Config")
 Model = TypeVar("Model", bound=keras.Model)
@@ -275,6 +277,7 @@ def settings(kind: type[Config], values: Mapping[str, Any]) -> Config:
         raise WeightsError(f"Settings are an object of names and values, not {values!r}.")
     hints = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = {name: value for name, value in LATER.items() if name in fields} | dict(values)
     if fields != set(values):
         raise WeightsError(
             f"A card with the settings {sorted(values)} does not fit {kind.__name__}, which has "

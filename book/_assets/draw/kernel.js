@@ -61,11 +61,17 @@ export class Kernel {
   }
 }
 
+/** The time at which a part of the steps is done: `genlib.models.flow.shifted`. */
+function shifted(part, shift) {
+  const noise = 1 - part;
+  return 1 - (shift * noise) / (1 + (shift - 1) * noise);
+}
+
 /** A flow, from the bytes of its weights and the settings on their card. */
 export class Flow {
   constructor(kernel, { buffer, config }, int8 = false) {
-    const { transformer: t, channels, shortcut, spread, text_width: textWidth } = config;
-    Object.assign(this, { kernel, spread, shortcut, size: LATENTS * channels });
+    const { transformer: t, channels, shortcut, spread, shift = 1, text_width: textWidth } = config;
+    Object.assign(this, { kernel, spread, shift, shortcut, size: LATENTS * channels });
     // Small matrices stay as they are: what comes in and goes out, times, texts.
     const large = (rows, columns) => int8 && rows >= t.width && columns >= t.width;
     const { list } = kernel.parts(buffer, large);
@@ -137,7 +143,8 @@ export class Flow {
     this.kernel.floats(this.x, this.size).set(noise);
     let x;
     for (let i = 0; i < steps; i++) {
-      x = this.step(i / steps, 1 / steps, guidance);
+      const [time, after] = [i, i + 1].map((done) => shifted(done / steps, this.shift));
+      x = this.step(time, after - time, guidance);
       if (i < steps - 1)
         seen(
           i + 1,
