@@ -30,7 +30,6 @@ STOPS = 4  # parts of the way; the student's shortest step takes one, its longes
 SHIFT = 3.0  # of the student's times: an error of its first steps grows on the rest of the way
 WALKS = EPOCH // 4  # new ones in an epoch, each used four times
 PARTS = 8  # epochs of new walks; later epochs see these again
-TIMES = shifted(np.linspace(0, 1, STOPS + 1), SHIFT)
 WIDTHS = (1, 2, 4)  # of a student's step, in parts of the way
 CHANCES = (0.5, 0.25, 0.25)  # how often each of the widths is trained
 
@@ -47,7 +46,8 @@ class Walks:
 
     Attributes:
         text: embeddings, float32 `(n, text_width)`.
-        points: float16 `(n, 5, 16, 16, channels)`, in units of the spread: at the times of `TIMES`.
+        points: float16 `(n, 5, 16, 16, channels)`, in units of the spread: at times that follow
+            from the shift, 0, 0.1, 0.25, 0.5 and 1 for `SHIFT`.
     """
 
     text: np.ndarray
@@ -62,6 +62,7 @@ def walk(
     steps: int = 8,
     guidance: float = GUIDANCE,
     solver: str = "midpoint",
+    shift: float = SHIFT,
     batch_size: int = 32,
     xla: bool = True,
 ) -> Walks:
@@ -74,6 +75,7 @@ def walk(
         steps: of the teacher, a multiple of 4.
         guidance: of the teacher.
         solver: of the teacher.
+        shift: of the times of its steps, as `models.flow.shifted` takes it.
         batch_size: images at once.
         xla: compile with XLA (not on PyTorch).
 
@@ -89,7 +91,7 @@ def walk(
     for first in range(0, len(embedded), batch_size):
         part = embedded[first : first + batch_size]
         options: dict[str, Any] = {"steps": steps, "guidance": guidance, "solver": solver}
-        points = teacher.path(part, (seed, first), stops=STOPS, xla=xla, shift=SHIFT, **options)
+        points = teacher.path(part, (seed, first), stops=STOPS, xla=xla, shift=shift, **options)
         parts.append(points.astype(np.float16))
     return Walks(np.asarray(embedded, np.float32), np.concatenate(parts))
 
@@ -182,7 +184,10 @@ class ShortcutTask(FitTask):
                 for i, row in enumerate(rows)
             ]
             seed = 1_000_000 + part * WALKS  # far from the small seeds that samples have
-            self._walks[part] = walk(self.teacher, text.encode(said), seed, **self.options)
+            shift = self.model.config.shift
+            self._walks[part] = walk(
+                self.teacher, text.encode(said), seed, shift=shift, **self.options
+            )
         return self._walks[part]
 
     def images_per_epoch(self) -> int:
@@ -199,7 +204,8 @@ class ShortcutTask(FitTask):
         wide = rng.choice(WIDTHS, p=CHANCES, size=len(chosen))
         begin = rng.integers(STOPS // wide) * wide
         points = prepared.points[chosen].astype(np.float32)
-        time, after = (TIMES[i].astype(np.float32) for i in (begin, begin + wide))
+        shift = self.model.config.shift
+        time, after = (shifted(np.float32(i / STOPS), shift) for i in (begin, begin + wide))
         x, y = points[rows, begin], points[rows, begin + wide]
         inputs = {
             "x": x,
