@@ -128,7 +128,8 @@ test: $(VENV)/.base ## run the library's tests and every notebook
 	@$(BIN)/python scripts/execution_cache.py feed
 
 test-site: book ## open every page of the site in a headless browser, and draw in it
-	@$(BIN)/pytest -n 2 --dist loadfile $(foreach name,$(BROWSER),tests/test_$(name).py)
+	@# A test at a time, not a file: nearly all of them are in one. Each worker has a browser.
+	@$(BIN)/pytest -n 2 --dist worksteal $(foreach name,$(BROWSER),tests/test_$(name).py)
 
 test-backends: $(VENV)/.base $(VENV)/.backends ## run the library's tests on each backend
 	@# One thread for each of the two workers: with more threads than cores, PyTorch's wait for one
