@@ -15,6 +15,9 @@ BACKENDS ?= tensorflow jax torch
 WITHOUT_KERAS := claims data files floors folder house metrics plot ranges records scenes text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
 OTHERS := bench bill bulk cache cli cluster export external fuzz kills ladder opinion reading real scripts serve
+# Two workers, a whole file to one of them, in the order of their names: sorted by how many tests they
+# hold, the slow files with few would come last, and one worker would wait for the other.
+two := -n 2 --dist loadfile --no-loadscope-reorder
 # Tests that look at a clock: they run alone, the others two at a time.
 CLOCKS := bench external serve
 # What a chapter that looks at a clock has in its cells.
@@ -113,7 +116,7 @@ times: book ## record in git how long each chapter took (on a quiet machine)
 # ---------------------------------------------------------------- tests
 
 test: $(VENV)/.base ## run the library's tests and every notebook
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 \
+	@OMP_NUM_THREADS=1 $(BIN)/pytest $(two) --durations 10 \
 	  $(foreach name,$(CLOCKS) $(BROWSER),--ignore tests/test_$(name).py)
 	@$(BIN)/pytest $(foreach name,$(CLOCKS),tests/test_$(name).py)
 	@$(BIN)/python scripts/execution_cache.py check
@@ -125,13 +128,14 @@ test: $(VENV)/.base ## run the library's tests and every notebook
 	@$(BIN)/python scripts/execution_cache.py feed
 
 test-site: book ## open every page of the site in a headless browser, and draw in it
-	@$(BIN)/pytest -n 2 --dist loadfile $(foreach name,$(BROWSER),tests/test_$(name).py)
+	@# A test at a time, not a file: nearly all of them are in one. Each worker has a browser.
+	@$(BIN)/pytest -n 2 --dist worksteal $(foreach name,$(BROWSER),tests/test_$(name).py)
 
 test-backends: $(VENV)/.base $(VENV)/.backends ## run the library's tests on each backend
 	@# One thread for each of the two workers: with more threads than cores, PyTorch's wait for one
 	@# another in a loop, and a training step takes twenty times the work.
 	@for backend in $(BACKENDS); do echo "== $$backend"; \
-	  KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 10 \
+	  KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 $(BIN)/pytest $(two) --durations 10 \
 	    $(foreach name,$(WITHOUT_KERAS) $(OTHERS) $(BROWSER),--ignore tests/test_$(name).py); done
 
 fuzz: $(VENV)/.base ## try 2,000 prompts, files and requests of each kind instead of 100

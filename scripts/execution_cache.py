@@ -113,7 +113,9 @@ def is_cached(cache: JupyterCacheAbstract, chapter: nbformat.NotebookNode) -> bo
 
 def run_chapter(chapter: nbformat.NotebookNode, timeout: int) -> str:
     """Execute a chapter in place, in the folder of the book; return what went wrong, or ""."""
-    client = NotebookClient(chapter, timeout=timeout, record_timing=True, config=ENCRYPTED)
+    client = NotebookClient(
+        chapter, timeout=timeout, startup_timeout=600, record_timing=True, config=ENCRYPTED
+    )
     try:
         client.execute(cwd=str(ROOT / "book"))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:

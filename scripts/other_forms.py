@@ -107,7 +107,6 @@ def pdf() -> None:
     # Sphinx writes the one page where the first one lies, with addresses as if it lay at the top.
     (folder / "book.html").write_bytes((folder / "book" / "index.html").read_bytes())
     with chromium.served(folder) as address, chromium.opened() as driver:
-        driver.set_script_timeout(180)
         driver.get(f"{address}/book.html")
         print(f"{driver.execute_async_script(SETTLED)} formulas set")
         printed = driver.execute_cdp_cmd(

@@ -1,6 +1,7 @@
 """What all tests share: how many examples Hypothesis tries, and what is needed but missing.
 
-Examples are the same 100 each time, or 2,000 new ones (`make fuzz`).
+Examples are 100, drawn alike each time, or 2,000 new ones (`make fuzz`). Alike, not the same:
+Hypothesis also tries constants of the modules that happen to be imported.
 """
 
 import os

@@ -29,8 +29,8 @@ def sleeper(milliseconds: float):
 
 @pytest.fixture(scope="module")
 def sleeps() -> bench.Comparison:
-    # More than twice the least number of pairs: a busy machine stretches some of the sleeps.
-    return bench.compare({"slow": sleeper(30), "fast": sleeper(10)}, pairs=21)
+    # Long, and more than twice the least number of pairs: a busy machine stretches some sleeps.
+    return bench.compare({"slow": sleeper(120), "fast": sleeper(40)}, pairs=21)
 
 
 class Clock:

@@ -29,7 +29,7 @@ cli.main()
     kept = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=300,
+        cwd=cwd, capture_output=True, text=True, timeout=1800,
         env={**kept, "GENLIB_OFFLINE": "1", **environment},
     )  # fmt: skip
 
@@ -210,13 +210,13 @@ def test_the_server_stops_although_a_request_is_half_sent(tmp_path):
     try:
         url = process.stdout.readline().strip()
         host, port = url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=60) as half:
+        with socket.create_connection((host, int(port)), timeout=600) as half:
             half.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
             answer = half.recv(4096)
             assert answer.startswith(b"HTTP/1.1 408")
             half.sendall(b"POST")
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+            process.communicate(timeout=600)
     finally:
         process.kill()
         process.communicate()
@@ -238,7 +238,7 @@ def in_shell(command, cwd, **environment):
     """Runs a line of the shell, in which `genlib` is the command line."""
     program = f'genlib() {{ {sys.executable} -m genlib.cli "$@"; }}; {command}'
     return subprocess.run(
-        ["bash", "-c", program], cwd=cwd, capture_output=True, text=True, timeout=300,
+        ["bash", "-c", program], cwd=cwd, capture_output=True, text=True, timeout=1800,
         env={**os.environ, "GENLIB_OFFLINE": "1", **environment},
     )  # fmt: skip
 

@@ -461,7 +461,7 @@ def test_what_is_shown_can_be_saved(page: webdriver.Chrome, tmp_path: Path) -> N
     said(page, "drawn", "try again")
     part(page, "save").click()
     saved = tmp_path / "images.png"  # it has another name until it is whole
-    WebDriverWait(page, 30).until(lambda _: saved.exists())
+    WebDriverWait(page, 300).until(lambda _: saved.exists())
     with Image.open(saved) as image:
         np.testing.assert_array_equal(np.array(image.convert("RGB")), pixels(page))
 
@@ -504,7 +504,7 @@ def test_a_walk_runs_until_escape_and_stands_still_where_little_motion_is_asked_
     part(page, "walkButton").send_keys(Keys.ENTER)
     said(page, "Walking")
     first = pixels(page, "walk")
-    waiting = WebDriverWait(page, 120)
+    waiting = WebDriverWait(page, 300)
     waiting.until(lambda _: "frames a second" in part(page, "rate").text)
     waiting.until(lambda _: not np.array_equal(pixels(page, "walk"), first))
     page.switch_to.active_element.send_keys(Keys.ESCAPE)

@@ -248,7 +248,7 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         text = f"{sync.FRONT_MATTER}# {name}\n\n```{{code-cell}} python\n{line}\n```\n"
         (tmp_path / "book" / f"{name}.md").write_text(text)
     (tmp_path / "_toc.yml").write_text("root: book/good\nchapters:\n- file: book/bad\n")
-    (tmp_path / "_config.yml").write_text("execute: {timeout: 60}\n")
+    (tmp_path / "_config.yml").write_text("execute: {timeout: 600}\n")
     monkeypatch.setattr(execution_cache, "ROOT", tmp_path)
     monkeypatch.setattr(execution_cache, "CACHE", tmp_path / "cache")
     return tmp_path

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -71,7 +72,7 @@ def test_two_processes_that_were_started_by_hand_take_the_steps_of_one(tmp_path)
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     alone = subprocess.Popen([sys.executable, "-c", FLOW, "one.npz"], cwd=tmp_path)
-    assert alone.wait(timeout=300) == 0
+    assert alone.wait(timeout=1800) == 0
     both = [
         subprocess.Popen(
             [sys.executable, "-c", FLOW, "two.npz", "join"],
@@ -81,7 +82,7 @@ def test_two_processes_that_were_started_by_hand_take_the_steps_of_one(tmp_path)
         )
         for i in range(2)
     ]
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert [process.wait(timeout=1800) for process in both] == [0, 0]
     one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
     assert len(one["losses"]) == 8
     assert np.allclose(one["losses"], two["losses"], rtol=1e-5)
@@ -114,29 +115,35 @@ def test_two_processes_end_in_the_weights_of_one(alone, tmp_path):
 def test_a_kill_ends_all_soon_and_the_same_command_goes_on(victim, alone, tmp_path):
     code = "import sys; sys.argv[0] = 'genlib'; from genlib import cli; cli.main()"
     command = ["train", "vae", "--source", "subset", "--epochs", "2", "--out", "run"]
-    begun = subprocess.Popen(
-        [sys.executable, "-c", code, *command, "--processes", "2"],
-        cwd=tmp_path, env={**os.environ, **JAX}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while not (tmp_path / "run" / "state.json").exists():
-        assert begun.poll() is None, begun.stderr.read()
-        time.sleep(0.01)
-    children = psutil.Process(begun.pid).children()
+    for _ in range(5):  # a busy machine may kill too late to show anything
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        begun = subprocess.Popen(
+            [sys.executable, "-c", code, *command, "--processes", "2"],
+            cwd=tmp_path, env={**os.environ, **JAX}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not (tmp_path / "run" / "state.json").exists():
+            assert begun.poll() is None, begun.stderr.read()
+            time.sleep(0.01)
+        children = psutil.Process(begun.pid).children()
+        start = time.monotonic()
+        if victim == "a process":
+            for child in children[1:]:
+                child.kill()
+            _, told = begun.communicate(timeout=60)
+        else:
+            begun.send_signal(signal.SIGKILL)
+            begun.wait()
+        psutil.wait_procs(children, timeout=60)
+        assert not any(child.is_running() for child in children)
+        assert time.monotonic() - start < 30
+        if last(tmp_path)[0]["epoch"] < 2:
+            break
     assert len(children) == 2
-    start = time.monotonic()
+    assert last(tmp_path)[0]["epoch"] < 2, "five times it was killed too late to show anything"
     if victim == "a process":
-        children[1].kill()
-        _, told = begun.communicate(timeout=60)
         assert begun.returncode == 1
         assert "of 2 was killed by signal 9" in told or "of 2 ended with status" in told
         assert "same command goes on" in " ".join(told.split())
-    else:
-        begun.send_signal(signal.SIGKILL)
-        begun.wait()
-    psutil.wait_procs(children, timeout=60)
-    assert not any(child.is_running() for child in children)
-    assert time.monotonic() - start < 30
-    assert last(tmp_path)[0]["epoch"] < 2, "it was killed too late to show anything"
     if victim == "a process":  # what is left is the same after either
         again = train(tmp_path, 2, 2)
         assert again.returncode == 0, again.stderr

@@ -105,11 +105,12 @@ def test_batches_are_filled_up_to_a_few_sizes():
 
 def test_a_request_waits_for_company_but_not_for_long():
     async def main():
-        async with Batcher(squares, max_batch=8, max_wait=0.1) as batcher:
+        async with Batcher(squares, max_batch=2, max_wait=600) as batcher:
             first = asyncio.create_task(batcher.submit([1]))
-            await asyncio.sleep(0.01)
+            await until(lambda: len(batcher) == 1)
             assert await asyncio.gather(first, batcher.submit([2])) == [[1], [4]]
             assert batcher.batches == {2: 1}
+        async with Batcher(squares, max_batch=8, max_wait=0.1) as batcher:
             assert await batcher.submit([3]) == [9]  # alone, and nobody comes
 
     run(main())
@@ -213,6 +214,7 @@ def test_whoever_waits_no_longer_is_not_worked_for():
                 with pytest.raises(TimeoutError):
                     await request
             assert len(batcher) == 0
+            batcher.timeout = 600
             gate.open.set()
             assert await batcher.submit([4]) == [16]
             assert batcher.outcomes["timed out"] == 2
@@ -516,12 +518,15 @@ def test_a_full_queue_is_503_with_a_time_and_too_slow_is_504(small, monkeypatch)
         return sample(*arguments, **options)
 
     monkeypatch.setattr(small, "sample", slow)
+    made = []
+    monkeypatch.setattr(server, "Batcher", lambda *a, **o: made.append(Batcher(*a, **o)) or made[0])
 
     async def main():
         async with client(max_batch=1, max_wait=0, max_queue=2, timeout=0.5) as http:
             gate.clear()
             asked = [http.post("/generate", json={"prompt": "sea", "seed": s}) for s in range(9)]
             got = await asyncio.gather(*asked)
+            made[0].timeout = 600  # the next one is not about time
             gate.set()
             after = await http.post("/generate", json={"prompt": "sea"})
             return got, after, (await http.get("/metrics")).json()
@@ -722,11 +727,13 @@ def test_a_silent_connection_is_closed(soon):
         assert talk(address) == b""
 
 
-def test_a_connection_that_is_kept_gets_a_new_clock_for_each_request(soon):
+def test_a_connection_that_is_kept_gets_a_new_clock_for_each_request(monkeypatch):
+    monkeypatch.setattr(limits, "RECEIPT", 1.5)
+    monkeypatch.setattr(limits, "IDLE", 3.0)
     with limited() as address, socket.create_connection(address, timeout=20) as connection:
-        for _ in range(6):  # together longer than any deadline
+        for _ in range(8):  # together longer than any deadline
             assert ask(connection) == 200
-            time.sleep(0.25)
+            time.sleep(0.5)
 
 
 def test_what_is_no_http_and_where_nothing_is_are_refused_with_a_sentence(soon):

@@ -74,7 +74,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[webdriver.Chrome]:
     with chromium.opened("hide-scrollbars", logs=True) as driver:
-        driver.set_script_timeout(60)
         yield driver
 
 
@@ -242,7 +241,7 @@ def test_the_search_finds_terms_in_both_languages(
 ) -> None:
     show(browser, DESKTOP, "light")
     browser.get(f"{address}/search.html?q={quote(query)}")
-    found = WebDriverWait(browser, 30).until(
+    found = WebDriverWait(browser, 300).until(
         lambda driver: [
             link.get_attribute("href")
             for link in driver.find_elements("css selector", "ul.search li a")
