@@ -25,7 +25,12 @@ def one_file(method: str, threads: int) -> Callable[[np.ndarray, np.ndarray], np
     from genlib.models.tokenizer import GRID
     from genlib.speed import export
 
-    model, steps = pretrained.load(method), pretrained.METHODS[method].options["steps"]
+    options = pretrained.METHODS[method].options
+    if options.get("solver", "euler") != "euler":
+        raise ValueError(
+            f"{method} takes {options['solver']} steps; a file is made of Euler steps."
+        )
+    model, steps = pretrained.load(method), options["steps"]
     noise = np.zeros((1, GRID, GRID, model.config.channels), np.float32)
     embedded = np.zeros((1, model.config.text_width), np.float32)
     whole = export.flow_function(model, pretrained.load_tokenizer().decoder, steps=steps)

@@ -112,7 +112,9 @@ def main(
     chosen: Annotated[int, typer.Option(min=2, help="Descriptions for best of n.")] = 256,
     collected: Annotated[int, typer.Option(min=1, help="Descriptions to keep images of.")] = 1024,
     epochs: Annotated[int, typer.Option(min=1, help="Of training further.")] = 2,
-    guidance: Annotated[float, typer.Option(min=1, help="Of all that is drawn.")] = 1.0,
+    guidance: Annotated[
+        float, typer.Option(min=1, help="Of all but the guided images beside.")
+    ] = 1.0,
 ) -> None:
     """Measures, and writes genlib/records/improve.json."""
     if method not in METHODS:

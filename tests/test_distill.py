@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from genlib import backend, train, weights
-from genlib.models.flow import GUIDANCE, Flow, FlowConfig, forwards, shifted
+from genlib.models.edit import edit
+from genlib.models.flow import GUIDANCE, Flow, FlowConfig, forwards, resume, shifted
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
@@ -75,8 +76,22 @@ def test_a_shift_shortens_the_steps_near_the_noise():
         x = backend.to_numpy(even.step(x, TEXT, time, after - time, GUIDANCE, "euler"))
     np.testing.assert_allclose(path[:, -1], x, atol=1e-4)
     assert np.abs(even.sample(TEXT, 4, steps=4) - latents).max() > 1e-2
-    with pytest.raises(ValueError, match=r"shift = 0\.5"):
-        even.path(TEXT, shift=0.5)
+    for shift in (0.5, np.inf, np.nan):
+        with pytest.raises(ValueError, match=f"shift = {shift}"):
+            even.path(TEXT, shift=shift)
+
+
+def test_all_that_walks_takes_the_flow_s_own_times():
+    model = wild(replace(CONFIG, shift=3.0))
+    path = model.path(TEXT, 4, stops=4, steps=4)
+    latents = path[:, -1] * CONFIG.spread
+    for begin in range(5):
+        resumed = resume(model, path[:, begin], TEXT, begin=begin, steps=4)
+        np.testing.assert_allclose(resumed, latents, atol=1e-5)
+    ended = model.advance(path[:, 0], TEXT, 0, 4, 4)
+    np.testing.assert_allclose(ended, path[:, -1], atol=1e-5)
+    same = edit(model, latents, TEXT, TEXT, 1, steps=4, guidance=1.5, old_guidance=1.5)
+    np.testing.assert_allclose(same, latents, atol=1e-5)
 
 
 def test_a_card_of_the_time_before_the_shift_is_of_even_steps():

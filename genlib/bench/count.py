@@ -270,7 +270,7 @@ def flow(
     batch: int = 1,
     *,
     steps: int = 16,
-    guidance: float = 3.0,
+    guidance: float = flows.GUIDANCE,
     interval: tuple[float, float] = (0.0, 1.0),
     solver: str = "euler",
 ) -> Work:

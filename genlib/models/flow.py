@@ -150,8 +150,9 @@ class Flow(keras.Model):
             steps: of the solver, at least 1.
             guidance: above 1, follows the text more strictly than the data did (Ho and Salimans,
                 2022, arXiv:2207.12598); doubles the work. A shortcut has learnt its guidance: 1.
-            interval: guide only steps that begin between these times (Kynkäänniemi et al., 2024,
-                arXiv:2404.07724); a step outside costs half.
+            interval: guide only steps before which a part of all steps between these two is done;
+                where times are not shifted, the part is the time (Kynkäänniemi et al., 2024,
+                arXiv:2404.07724). A step outside costs half.
             solver: `"euler"`, one forward per step, or `"midpoint"`, two.
             compiled: run all steps that are guided alike in one compiled loop; else one compiled
                 call per step.
@@ -217,7 +218,7 @@ class Flow(keras.Model):
 
         Raises:
             ValueError: if `text` has another shape, `stops` does not divide `steps`, `shift` is
-                below 1, or there is no such solver.
+                no finite number of at least 1, or there is no such solver.
         """
         text = check_text(text, self.config.text_width)
         _check(steps, guidance, solver)
@@ -348,7 +349,7 @@ def _waves(numbers: Any) -> Any:
 
 
 def guided_steps(steps: int, guidance: float, interval: tuple[float, float]) -> tuple[int, int]:
-    """Returns the first step that is guided and the one after the last, by the part before it."""
+    """Returns the first guided step and the one after the last; `interval` is a part of them all."""
     if guidance == 1.0:
         return 0, steps
     inside = [i for i in range(steps) if interval[0] <= i / steps <= interval[1]]
@@ -415,6 +416,6 @@ def resume(
     _check(steps, guidance)
     if not 0 <= begin <= steps:
         raise ValueError(f"begin = {begin}; give a step from 0 to {steps}.")
-    walk = flow._walk(guidance, "euler", xla)
+    walk = flow._walk(guidance, "euler", xla, flow.config.shift)
     ended = walk(states, text, _bounds(begin, steps, steps))
     return backend.to_numpy(ended) * flow.config.spread

@@ -63,6 +63,7 @@ export class Kernel {
 
 /** The time at which a part of the steps is done: `genlib.models.flow.shifted`. */
 function shifted(part, shift) {
+  if (shift === 1) return part;
   const noise = 1 - part;
   return 1 - (shift * noise) / (1 + (shift - 1) * noise);
 }
