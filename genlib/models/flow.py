@@ -349,7 +349,7 @@ def _waves(numbers: Any) -> Any:
 
 
 def guided_steps(steps: int, guidance: float, interval: tuple[float, float]) -> tuple[int, int]:
-    """Returns the first guided step and the one after the last; `interval` is a part of them all."""
+    """Returns the first guided step and the one after the last; `interval` is a part of them."""
     if guidance == 1.0:
         return 0, steps
     inside = [i for i in range(steps) if interval[0] <= i / steps <= interval[1]]
