@@ -94,6 +94,12 @@ def test_all_that_walks_takes_the_flow_s_own_times():
     np.testing.assert_allclose(same, latents, atol=1e-5)
 
 
+def test_a_student_s_times_are_shifted_whatever_its_teacher_s_are(small):
+    for teacher in (wild(), wild(replace(CONFIG, shift=2.0))):
+        task = small(teacher)
+        assert task.student_config() == replace(CONFIG, shortcut=True, shift=distill.SHIFT)
+
+
 def test_a_card_of_the_time_before_the_shift_is_of_even_steps():
     card = asdict(CONFIG)
     del card["shift"]

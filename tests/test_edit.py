@@ -1,11 +1,14 @@
 """Rings close, filled holes leave the rest alone, and an edit to the same text changes nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_cache import small_flow
 
 from genlib.models import sampling
 from genlib.models.edit import decode_ring, edit, inpaint, ring
+from genlib.models.flow import Flow, shifted
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 
 OPTIONS = {"steps": 4, "guidance": 2.0}
@@ -14,6 +17,15 @@ OPTIONS = {"steps": 4, "guidance": 2.0}
 @pytest.fixture(scope="module")
 def flow():
     return small_flow()[0]
+
+
+@pytest.fixture(scope="module")
+def late(flow):
+    """The same flow, with the times of its steps shifted towards the noise."""
+    model = Flow(replace(flow.config, shift=3.0))
+    for new, old in zip(model.variables, flow.variables, strict=True):
+        new.assign(old)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +108,25 @@ def test_a_mask_of_everything_is_a_new_image(flow, said):
     latents = np.zeros((3, 16, 16, 2), np.float32)
     made = inpaint(flow, said, latents, np.ones((16, 16), bool), 5, repeats=1, **OPTIONS)
     np.testing.assert_allclose(made, flow.sample(said, 5, **OPTIONS), atol=1e-5)
+
+
+def test_shifted_times_are_those_of_sampling_in_rings_and_holes(late, said):
+    drawn = late.sample(said, 5, **OPTIONS)
+    made = ring(late, said[:, None], 5, reach=0, **OPTIONS)
+    np.testing.assert_allclose(made, drawn, atol=1e-5)
+    everything, nothing = np.ones((16, 16), bool), np.zeros((3, 16, 16, 2), np.float32)
+    made = inpaint(late, said, nothing, everything, 5, repeats=1, **OPTIONS)
+    np.testing.assert_allclose(made, drawn, atol=1e-5)
+
+
+def test_what_is_known_comes_in_with_the_noise_of_the_shifted_time(late, said, monkeypatch):
+    monkeypatch.setattr(late, "advance", lambda x, *_, **__: seen.append(x) or x)
+    seen: list[np.ndarray] = []
+    text, latents = np.repeat(said, 20, axis=0), np.zeros((60, 16, 16, 2), np.float32)
+    mask = np.arange(16)[None, :] < np.full((16, 1), 8)
+    inpaint(late, text, latents, mask, 5, repeats=1, **OPTIONS)
+    spread = [x[:, ~mask].std() for x in seen]
+    np.testing.assert_allclose(spread, 1 - shifted(np.arange(4) / 4, 3.0), rtol=0.03)
 
 
 def test_going_back_restores_the_noise_of_the_time_before_the_step(flow, said, monkeypatch):

@@ -88,13 +88,18 @@ def test_a_velocity_s_file_equals_it(tmp_path, shortcut):
 
 @writes
 @pytest.mark.parametrize(
-    ("kind", "steps", "guidance", "shortcut"),
-    [("onnx", 2, 2.0, False), ("litert", 2, 2.0, False), ("onnx", 2, 1.0, True)],
+    ("kind", "steps", "guidance", "shortcut", "shift"),
+    [
+        ("onnx", 2, 2.0, False, 1.0),
+        ("litert", 2, 2.0, False, 1.0),
+        ("onnx", 2, 1.0, True, 3.0),
+        ("onnx", 3, 2.0, False, 3.0),  # guided in the first two of three steps
+    ],
 )
 def test_a_whole_sampler_in_one_file_draws_the_same_images(
-    tmp_path, kind, steps, guidance, shortcut
+    tmp_path, kind, steps, guidance, shortcut, shift
 ):
-    flow = wild(Flow(replace(CONFIG, shortcut=shortcut, shift=1.0 + 2 * shortcut)))
+    flow = wild(Flow(replace(CONFIG, shortcut=shortcut, shift=shift)))
     tokenizer = wild(Tokenizer(TokenizerConfig(levels=(3, 3), width=8, pixel_width=4)), 0.1)
     said, noise = numbers(3, 8), sampling.normals(3, (16, 16, 2), seed=5)
     draw = export.flow_function(
