@@ -6,7 +6,7 @@ from genlib import ladder, plot, records
 
 IMAGES = Path(__file__).resolve().parent.parent / "book" / "_assets" / "images"
 BESIDE = (
-    *("compiled step", "one loop", "compiled", "ONNX", "speculative", "2 blocks"),
+    *("compiled step", "one loop", "compiled", "ONNX", "2 blocks"),
     *("16 steps", "8 midpoint steps", "shortcut, 4 steps", "shortcut, 2 steps", "shortcut, 1 step"),
     *("small shortcut, 4 steps, LiteRT int8", "small shortcut, 2 steps, LiteRT int8"),
 )

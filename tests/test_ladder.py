@@ -1,5 +1,6 @@
 """The ladder: rungs of one run can be compared, and quality decides which of them count."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -83,6 +84,28 @@ def test_another_family_is_no_speed_up():
     times = json.loads(bench.Comparison(SLOW, made, here).to_json())
     result = {"rungs": rows, "times": {"fashion": {"16": times}}}
     assert ladder.fastest(result, SLOW) == "toy: fast"
+
+
+def test_speeds_of_one_run_and_quality_of_another_are_joined_for_equal_networks(result):
+    judged = copy.deepcopy(result)
+    judged["environment"]["date"] = "later"
+    judged["floor"]["fashion"] = [1.0, 0.5, 2.0]
+    for row in judged["rungs"].values():
+        row |= {"fid": [7.0, 6.0, 8.0], "throughput": [0.0] * 3}
+    judged["rungs"]["other: again"]["forwards"] += 1
+    joined = ladder.with_quality(result, judged)
+    assert set(joined["rungs"]) == set(result["rungs"]) - {"other: again"}
+    for name, row in joined["rungs"].items():
+        assert row["fid"] == [7.0, 6.0, 8.0]
+        assert row["throughput"] == result["rungs"][name]["throughput"]
+    assert joined["floor"] == judged["floor"]
+    assert joined["judged"]["date"] == "later" != joined["environment"]["date"]
+    judged["rungs"]["toy: fast"]["parameters"] += 1
+    with pytest.raises(ValueError, match="toy: fast: parameters"):
+        ladder.with_quality(result, judged)
+    del judged["rungs"]["toy: fast"]
+    with pytest.raises(ValueError, match="toy: fast"):
+        ladder.with_quality(result, judged)
 
 
 def test_equal_samples_share_their_quality(result):

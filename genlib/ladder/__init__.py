@@ -9,6 +9,24 @@
 """
 
 from genlib import backend as backend  # first: it keeps TensorFlow's start-up log away
-from genlib.ladder.run import FID_MARGIN, RIGHT_MARGIN, fastest, points, ratio, row_as_text, run
+from genlib.ladder.run import (
+    FID_MARGIN,
+    RIGHT_MARGIN,
+    fastest,
+    points,
+    ratio,
+    row_as_text,
+    run,
+    with_quality,
+)
 
-__all__ = ["FID_MARGIN", "RIGHT_MARGIN", "fastest", "points", "ratio", "row_as_text", "run"]
+__all__ = [
+    "FID_MARGIN",
+    "RIGHT_MARGIN",
+    "fastest",
+    "points",
+    "ratio",
+    "row_as_text",
+    "run",
+    "with_quality",
+]

@@ -244,6 +244,45 @@ def _against(
     return {**found, "within": bool(within), "shown": bool(shown)}
 
 
+def with_quality(speeds: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a result with the speeds of one run and the quality that another one measured.
+
+    Weights that were trained anew draw other images, just as fast. So where a network keeps its
+    shape, a run on a quiet machine keeps its speeds.
+
+    Args:
+        speeds: of `run`.
+        judged: of `run`, with quality, of the same rungs.
+
+    Returns:
+        The result; `"judged"` holds the environment in which the quality was measured. A rung whose
+        number of forwards depends on the weights (speculation) is left out: its speed is no more
+        what it was.
+
+    Raises:
+        ValueError: if the runs differ in their rungs, or a rung in its parameters or work.
+    """
+    work = ("parameters", "gflop_per_image")
+    mine, other = (
+        {name: [row.get(key) for key in work] for name, row in result["rungs"].items()}
+        for result in (speeds, judged)
+    )
+    if mine != other:
+        name = next(n for n in (*mine, *other) if mine.get(n) != other.get(n))
+        raise ValueError(
+            f"{name}: {', '.join(work)} are {mine.get(name)} in one run and {other.get(name)} in "
+            "the other; give runs of the same rungs and networks."
+        )
+    quality = ("fid", "right", "against")
+    rungs = {
+        name: row | {key: judged["rungs"][name][key] for key in quality if key in row}
+        for name, row in speeds["rungs"].items()
+        if row["forwards"] == judged["rungs"][name]["forwards"]
+    }
+    kept = {key: judged[key] for key in ("images", "margins", "floor")}
+    return {**speeds, **kept, "rungs": rungs, "judged": judged["environment"]}
+
+
 def fastest(
     result: Mapping[str, Any],
     slow: str,
