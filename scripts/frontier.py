@@ -7,8 +7,9 @@ from genlib import ladder, plot, records
 IMAGES = Path(__file__).resolve().parent.parent / "book" / "_assets" / "images"
 BESIDE = (
     *("compiled step", "one loop", "compiled", "ONNX", "2 blocks"),
-    *("16 steps", "8 midpoint steps", "shortcut, 4 steps", "shortcut, 2 steps", "shortcut, 1 step"),
-    *("small shortcut, 4 steps, LiteRT int8", "small shortcut, 2 steps, LiteRT int8"),
+    *("50 steps, XLA", "16 steps", "16 steps, interval", "shortcut, 4 steps", "shortcut, 2 steps"),
+    "shortcut, 1 step",
+    *("shortcut, 2 steps, LiteRT int8", "small shortcut, 4 steps, LiteRT int8", "coarse to fine"),
 )
 
 
