@@ -208,7 +208,7 @@ def test_targets_lead_along_the_walks(small):
 
 def test_a_student_learns_to_take_wide_steps(small):
     """One step of the student comes nearer to the teacher's end than one of the teacher."""
-    teacher = wild(size=0.4)  # bent ways: a single step of the teacher leads astray
+    teacher = wild(size=0.8)  # bent ways: a single step of the teacher leads astray
     task = small(teacher)
     state = train.run(task, 8, progress=False)
     assert state.history["loss"][-1] < state.history["loss"][0]
@@ -216,7 +216,7 @@ def test_a_student_learns_to_take_wide_steps(small):
     one = teacher.sample(TEXT, 1_000_000, steps=1)
     with task.trained() as student:
         short = student.sample(TEXT, 1_000_000, steps=1, guidance=1)
-    assert np.square(short - end).mean() < 0.75 * np.square(one - end).mean()
+    assert np.square(short - end).mean() < 0.5 * np.square(one - end).mean()
     assert task.card()["config"]["shortcut"] is True
 
 
