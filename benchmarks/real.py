@@ -13,6 +13,8 @@ an earlier run that are not asked for now stay in it.
 import json
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +26,22 @@ ON_PROCESSOR = {
     "PixArt-α": ("half precision", "fused attention", "torch.compile", "int8 weights"),
     "SDXL": (),
 }
-# On a GPU, of SD 1.5 all; to compile SDXL as a whole takes minutes.
+# On a GPU, what has to be compiled comes last; to compile SDXL as a whole takes minutes.
 ON_GPU = {
+    "SD 1.5": (
+        "TF32",
+        "half precision",
+        "fused attention",
+        "channels last",
+        "feature caching",
+        "batch of 2",
+        "batch of 4",
+        "offloading",
+        "torch.compile",
+        "FP8 products",
+        "int8 products",
+        "int8 weights",
+    ),
     "SDXL": (
         "half precision",
         "fused attention",
@@ -110,32 +126,45 @@ def main(
         result["llm"] = {"tokens": tokens}
         result["llm"] |= transformers_llm.climb(tokens, pairs=pairs, batches=batches, log=log)
         keep()
+    small = tiny or on == "cpu"
+    used = side or (SIDE if on == "cpu" and not tiny else None)
+    options: dict[str, Any] = {"tiny": tiny, "side": used}
+
+    def attempt(what: str, measure: Callable[[], Any]) -> Any:
+        """Measures one thing; what fails here is told in the record, and the rest goes on."""
+        try:
+            found = measure()
+        except Exception as error:
+            found = {"error": f"{type(error).__name__}: {str(error).splitlines()[:1]}"[:300]}
+        log(f"{what}: {found}")
+        return found
+
     for name in names:
-        small = tiny or on == "cpu"
-        used = side or (SIDE if on == "cpu" and not tiny else None)
         row = result["models"].setdefault(name, {})
         row["side"] = used or (SIDE if tiny else diffusion.SIZES[name].side)
+        if "images" in chosen and not late():
+            made = attempt(name, lambda n=name: diffusion.image_rows(n, pairs=pairs, **options))
+            row |= made if "error" not in made else {}
+            keep()
+    for name in names if "forwards" in chosen else ():
         every = tuple(r for r in diffusion.FORWARDS if on != "cpu" or r != "batch of 2")
         some = TINY if tiny else (ON_PROCESSOR if on == "cpu" else ON_GPU).get(name, every)
-        if rungs:
-            some = tuple(r.strip() for r in rungs.split(";"))
-        options: dict[str, Any] = {"tiny": tiny, "side": used}
-        if "images" in chosen and not late():
-            row |= diffusion.image_rows(name, pairs=pairs, **options)
-            log(f"{name}: {row['images']}")
+        some = tuple(r.strip() for r in rungs.split(";")) if rungs else some
+        found = result["models"][name].setdefault("forwards", {})
+        for rung in some:
+            if late():
+                break
+            climb = partial(diffusion.climb, name, (rung,), pairs=pairs, **options)
+            made = attempt(f"{name}, {rung}", climb)
+            found[rung] = made.get(rung, made)
             keep()
-        if "forwards" in chosen:
-            row.setdefault("forwards", {})
-            for rung in some:
-                if late():
-                    break
-                row["forwards"] |= diffusion.climb(name, (rung,), pairs=pairs, log=log, **options)
-                keep()
-        if "throughput" in chosen and not late() and (not small or name == "SD 1.5"):
-            row["throughput"] = diffusion.throughput(
-                name, budget=20.0 if small else 30.0, most=8 if on == "cpu" else 256, **options
-            )
-            log(f"{name}: {row['throughput']}")
+    for name in names if "throughput" in chosen else ():
+        if not late() and (not small or name == "SD 1.5"):
+            most, budget = (8 if on == "cpu" else 256), (20.0 if small else 10.0)
+            loads = partial(diffusion.throughput, name, budget=budget, most=most, **options)
+            made = attempt(f"{name}, throughput", loads)
+            if isinstance(made, list):
+                result["models"][name]["throughput"] = made
             keep()
     keep()
     print(out)

