@@ -275,7 +275,7 @@ TASKS: dict[str, Any] = {
 TEACHERS = {"flow-shortcut": "flow", "flow-small": "flow", "image-gpt-student": "image-gpt"}
 
 
-def _make(name: str, data: Path, runs: Path | None, epochs: int) -> OnDevice:
+def make(name: str, data: Path, runs: Path | None, epochs: int) -> OnDevice:
     kind = TASKS[name]
     kind.data = data
     r = kind.recipe
@@ -302,7 +302,7 @@ def _make(name: str, data: Path, runs: Path | None, epochs: int) -> OnDevice:
 def rates(data: Path, names: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Prints how long the first epoch of each takes, with compiling, and how fast the second is."""
     for name in names or ("flow", "flow-shortcut", "image-gpt", "coarse-to-fine"):
-        begin, task = time.perf_counter(), _make(name, data, None, 2)
+        begin, task = time.perf_counter(), make(name, data, None, 2)
         list(task.epoch(0, None))
         middle = time.perf_counter()
         list(task.epoch(1, None))
@@ -317,9 +317,11 @@ def train_(
     """Trains one after another; each is kept at its end."""
     for entry in names:
         name, _, length = entry.partition("=")
-        task, folder = _make(name, data, runs, int(length.rstrip("s"))), runs / f"run-{name}"
-        if length.endswith("s"):
-            task.fit(float(length.rstrip("s")))
+        seconds = float(length[:-1]) if length.endswith("s") else None
+        task = make(name, data, runs, 1 if seconds else int(length))
+        if seconds:
+            task.fit(seconds)
+        folder = runs / f"run-{name}"
         print(f"{name}: {task.recipe}", flush=True)
         state = train.run(task, task.recipe.epochs, folder, progress=False)
         registry.export(folder, runs / name)
