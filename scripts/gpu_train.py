@@ -1,16 +1,17 @@
 """Trains the models of Scenes on a GPU, hundreds of steps in one compiled loop (JAX).
 
-The loop of `genlib train` hands the device one batch after another. A GPU is done with such a batch
-in two milliseconds, and waits for the next. Here scenes, captions and noise lie or are made on the
-device, so it never waits. Networks, losses, optimiser and files are those of `genlib.train`.
+The loop of `genlib train` hands the device one batch after another, and a GPU is done with each
+before the next one is ready. Here scenes, captions and noise lie or are made on the device, so it
+never waits. Networks, losses, optimiser and files are those of `genlib.train`.
 
     KERAS_BACKEND=jax python scripts/gpu_train.py draw DATA            # once: scenes, captions
     KERAS_BACKEND=jax python scripts/gpu_train.py rates DATA           # images a second, by model
     KERAS_BACKEND=jax python scripts/gpu_train.py train DATA RUNS flow=40 flow-shortcut=90s
 
 A number after a name is of epochs, or of seconds: then as many epochs are taken as fit into them,
-at the rate of a trial before. RUNS gets a folder for each, from which `genlib export` makes weights, and weights without measured
-quality beside it. A student learns from the weights in RUNS, if there are any, else the shipped.
+at the rate of a trial before. RUNS gets a folder for each, of which `genlib export` makes weights,
+and weights without measured quality beside it. A student learns from the weights in RUNS, if there
+are any, else from the shipped ones.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ SCENES = 512 if TINY else 262_144  # that are drawn; each is seen many times, in
 CHUNK = 128 if TINY else 1024  # scenes that a process draws at once
 WORDINGS = 2 if TINY else 32  # captions of each combination of attributes, beside the full one
 WALKS = 64 if TINY else 65_536  # of the teacher, for students
-STEPS = 2 if TINY else 512  # of one compiled loop
-LOOPS = 2  # in an epoch, which is what lies between two entries of the history
+STEPS = 2 if TINY else 512  # of one compiled loop; those of an epoch are twice as many
+LOOPS = 2
 BATCH = 8 if TINY else 256
 RATE = 1.5  # times the rate of the recipe, whose batches are an eighth of these
 AVERAGE = 0.9995  # of the weights
@@ -94,20 +95,20 @@ def draw(data: Path) -> None:
 
 
 class OnDevice:
-    """A task whose epochs are compiled loops over data that lie on the device.
+    """What makes a task's epochs compiled loops over data that lie on the device.
 
-    Args:
+    Attributes:
         data: the folder that `draw` wrote.
-        runs: the folder of all runs, where a teacher may be.
-        epochs: of the run.
     """
 
     data: ClassVar[Path]
 
     def images_per_epoch(self) -> int:
+        """Returns how many images lie between two checkpoints."""
         return STEPS * LOOPS * BATCH
 
     def card(self) -> dict[str, Any]:
+        """Returns also which device trains, and on how many scenes."""
         kind = jax.devices()[0].device_kind
         more = {"data": f"Scenes, {SCENES} of them", "trained on": f"{kind}, JAX {jax.__version__}"}
         return {**super().card(), **more}
@@ -142,13 +143,15 @@ class OnDevice:
         return {"text": said, **x}, y
 
     def full(self, epoch: int) -> float:
+        """Returns the share of full captions in an epoch, as `GeneratorTask.say` has it."""
         ending = epoch >= (1 - tasks.MIXED) * self.recipe.epochs
         return self.recipe.full * (0.5 if ending else 1.0)
 
     def prepare(self, epoch: int) -> Any:
-        return None
+        """Prepares nothing: all is on the device."""
 
     def epoch(self, epoch: int, prepared: Any) -> Iterator[dict[str, Any]]:
+        """Takes the steps of one epoch; what is drawn follows from seed and epoch."""
         self.begin()
         variables = list(self.variables().values())
         values = [v.value for v in variables]
@@ -194,10 +197,14 @@ class OnDevice:
 
 
 class FlowOnDevice(OnDevice, tasks.FlowTask):
+    """The flow, whose noise and times are drawn on the device."""
+
     def stored(self, latents: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns latents in units of their spread."""
         return {"latents": (latents / self.model.config.spread).astype(np.float16)}
 
     def made(self, key: Any, rows: dict[str, Any]) -> tuple[Any, Any]:
+        """Returns points and times, and velocities, as `FlowTask.inputs` draws them."""
         latents, (noise, time) = rows["latents"].astype(jnp.float32), jax.random.split(key)
         noise = jax.random.normal(noise, latents.shape)
         time = jax.nn.sigmoid(jax.random.normal(time, (len(latents),)))
@@ -205,33 +212,44 @@ class FlowOnDevice(OnDevice, tasks.FlowTask):
 
 
 class TokensOnDevice(OnDevice):
+    """Models of tokens, which draw nothing anew."""
+
     def stored(self, latents: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the tokens of each scene."""
         return {"tokens": self.inputs(latents, np.random.default_rng(0))[1].astype(np.uint8)}
 
     def made(self, key: Any, rows: dict[str, Any]) -> tuple[Any, Any]:
+        """Returns tokens, twice."""
         tokens = rows["tokens"].astype(jnp.int32)
         return {"tokens": tokens}, tokens
 
 
 class ImageGPTOnDevice(TokensOnDevice, tasks.ImageGPTTask):
-    pass
+    """Image GPT."""
 
 
 class CoarseToFineOnDevice(TokensOnDevice, tasks.CoarseToFineTask):
-    pass
+    """Coarse to fine."""
 
 
 class ImageStudentOnDevice(TokensOnDevice, distill.ImageStudentTask):
+    """The student of image GPT, whose teacher is asked in the same loop."""
+
     def draw(self, key: Any, data: dict[str, Any], full: Any) -> tuple[Any, Any]:
+        """Draws a batch with the teacher's shares."""
         x, y = super().draw(key, data, full)
         return {**x, "shares": self._shares(x["text"], y)}, y
 
 
 class ShortcutOnDevice(OnDevice, distill.ShortcutTask):
+    """The student of the flow; its teacher walks before the first epoch."""
+
     def card(self) -> dict[str, Any]:
+        """Returns also how many walks there are."""
         return {**super().card(), "data": f"Scenes, {WALKS} walks"}
 
     def load(self) -> dict[str, Any]:
+        """Lets the teacher walk; half of the captions are full, as in `ShortcutTask.walks`."""
         rng, said = np.random.default_rng((self.seed, 13)), np.load(self.data / "text.npy")
         which = rng.integers(len(said), size=WALKS)
         words = np.where(np.arange(WALKS) % 2, 0, rng.integers(1, said.shape[1], WALKS))
@@ -247,6 +265,7 @@ class ShortcutOnDevice(OnDevice, distill.ShortcutTask):
         return jax.device_put({"text": embedded, "points": found.points})
 
     def draw(self, key: Any, data: dict[str, Any], full: Any) -> tuple[Any, Any]:
+        """Draws points of walks, as `ShortcutTask.batch` does."""
         pick, width, start = jax.random.split(key, 3)
         chosen = jax.random.randint(pick, (BATCH,), 0, len(data["text"]))
         widths, chances = jnp.array(distill.WIDTHS), jnp.array(distill.CHANCES)
@@ -261,7 +280,7 @@ class ShortcutOnDevice(OnDevice, distill.ShortcutTask):
 
 
 class SmallShortcutOnDevice(ShortcutOnDevice, distill.SmallShortcutTask):
-    pass
+    """Such a student with half of the blocks."""
 
 
 TASKS: dict[str, Any] = {
@@ -276,6 +295,7 @@ TEACHERS = {"flow-shortcut": "flow", "flow-small": "flow", "image-gpt-student": 
 
 
 def make(name: str, data: Path, runs: Path | None, epochs: int) -> OnDevice:
+    """Makes the task of a model; a student's teacher is the one in `runs`, or the shipped one."""
     kind = TASKS[name]
     kind.data = data
     r = kind.recipe

@@ -78,6 +78,18 @@ def test_the_command_prints_the_row_and_writes_the_record(mine):
     assert record["environment"]["hardware"]["cores"] >= 1
 
 
+def test_the_limit_is_that_of_the_numbers_that_are_multiplied(mine):
+    pytest.importorskip("torch")
+    (mine / "mine_of_test.py").write_text(
+        "import torch\na = torch.ones(256, 256)\nb = a.bfloat16()\n"
+        "def full():\n    return a @ a\ndef half():\n    return b @ b\n"
+    )
+    result = external.run("mine_of_test:half", "mine_of_test:full")
+    limits = [result["rows"][f"mine_of_test:{n}"]["work"]["limit of"] for n in ("full", "half")]
+    assert [limit.rpartition(" ")[2] for limit in limits] == ["float32", "bfloat16"]
+    assert "of the limit of" in external.lines(result)[0]
+
+
 def test_another_function_without_a_first_one_is_refused(mine):
     shown = CliRunner().invoke(cli.app, ["bench", "--against", "a:b", "-o", "mine.json"])
     assert "--callable" in str(shown.exception)

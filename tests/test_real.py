@@ -36,6 +36,11 @@ def test_products_are_counted_by_hand():
     assert pytorch.count(lambda: a @ b) == Work(2 * 2 * 3 * 5, 4 * (6 + 15 + 10))
     half = a.bfloat16(), b.bfloat16()
     assert pytorch.count(lambda: half[0] @ half[1]).moved_bytes == 2 * (6 + 15 + 10)
+    large = torch.ones(8, 8)
+    work, kind = pytorch.count_with_dtype(lambda: (half[0] @ half[1], large @ large))
+    assert (work.flops, kind) == (60 + 2 * 8**3, torch.float32)  # most of it is not in halves
+    assert pytorch.count_with_dtype(lambda: half[0] @ half[1])[1] == torch.bfloat16
+    assert pytorch.count_with_dtype(lambda: a + 1) == (Work(0, 0), None)
 
 
 def test_convolutions_are_counted_by_hand():

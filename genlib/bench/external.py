@@ -291,11 +291,10 @@ def run(name: str, against: str | None = None, pairs: int = MIN_PAIRS) -> dict[s
             rows[n] |= {"error": "out of memory while timed", "said": _said(error)}
         return result
     if records:
-        limits = _limits()
-        result["ceilings"] = dataclasses.asdict(limits)
+        result["ceilings"] = dataclasses.asdict(_limits())
     for n, record in records.items():
         rows[n] |= {"seconds": [record.median, *record.interval], "calls": record.calls}
-        rows[n]["work"] = _work(functions[n], record.median, limits)
+        rows[n]["work"] = _work(functions[n], record.median)
     if len(outputs) == 2:
         apart = difference(outputs[names[0]], outputs[names[1]])
         result["difference"] = apart if np.isfinite(apart) else None
@@ -336,20 +335,26 @@ def _limits() -> Ceilings:
     return keras_ceilings()
 
 
-def _work(fn: Callable[[], Any], seconds: float, limits: Ceilings) -> dict[str, Any] | None:
-    """Counts what PyTorch multiplies in a call; None where nothing is seen of it."""
+def _work(fn: Callable[[], Any], seconds: float) -> dict[str, Any] | None:
+    """Counts what PyTorch multiplies in a call; None where nothing is seen of it.
+
+    Its limit is that of the numbers that it multiplies most: products of half precision have
+    another ceiling than those of float32.
+    """
     if "torch" not in sys.modules:
         return None
     from genlib.bench import pytorch  # late: PyTorch is an extra, and slow to import
 
     try:  # last of all: a function that is compiled would from now on run uncompiled
-        work = pytorch.count(fn)
+        work, kind = pytorch.count_with_dtype(fn)
     except Exception as error:  # the count is an extra, and some functions allow no witness
         return {"not_counted": _said(error)}
-    if not work.flops:
+    if not work.flops or kind is None:
         return None
+    limits = pytorch.ceilings(kind) if kind.is_floating_point else pytorch.ceilings()
     share = share_of_limit(work.flops, work.moved_bytes, seconds, limits)
     return {
+        "limit of": limits.device,
         "flops": work.flops,
         "moved_bytes": work.moved_bytes,
         "bound": share.bound,
@@ -379,7 +384,7 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         if work and "flops" in work:
             parts.append(
                 f"{work['flops'] / 1e9:.3g} GFLOP, {work['moved_bytes'] / 1e9:.3g} GB in products: "
-                f"{work['share_of_limit']:.0%} of the limit ({work['bound']}-bound)"
+                f"{work['share_of_limit']:.0%} of the limit of {work['limit of']} ({work['bound']}-bound)"
             )
         written.append(f"{name}: {', '.join(parts)}")
     if "ratio" in result:

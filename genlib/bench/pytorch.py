@@ -87,16 +87,37 @@ def count(fn: Callable[[], Any], *, fused: bool = True) -> Work:
         >>> count(lambda: torch.ones(2, 3) @ torch.ones(3, 5))
         Work(flops=60, moved_bytes=124)
     """
+    return count_with_dtype(fn, fused=fused)[0]
+
+
+def count_with_dtype(
+    fn: Callable[[], Any], *, fused: bool = True
+) -> tuple[Work, torch.dtype | None]:
+    """Counts as `count` does, and says in which numbers most of it is multiplied.
+
+    Returns:
+        The work, and the type of the numbers; None if nothing is multiplied.
+    """
     products = _Products()
     with torch.inference_mode(), products, _Attention(products, fused):
         fn()
-    return Work(products.flops, products.moved_bytes)
+    kinds = products.flops_of
+    most = max(kinds, key=lambda kind: kinds[kind], default=None)
+    return Work(sum(kinds.values()), products.moved_bytes), most
 
 
 class _Products(TorchDispatchMode):
     """Sees every operation that PyTorch runs, and counts the products among them."""
 
-    flops, moved_bytes, paused = 0, 0, False
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops_of: dict[torch.dtype, int] = {}
+        self.moved_bytes, self.paused = 0, False
+
+    def add(self, flops: int, moved_bytes: int, kind: torch.dtype) -> None:
+        """Adds a product of numbers of a kind."""
+        self.flops_of[kind] = self.flops_of.get(kind, 0) + flops
+        self.moved_bytes += moved_bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -108,8 +129,9 @@ class _Products(TorchDispatchMode):
                 return made
         out = func(*args, **kwargs)
         if kind in flop_registry and not self.paused:
-            self.flops += flop_registry[kind](*args, **kwargs, out_val=out)
-            self.moved_bytes += _bytes((args, kwargs, out))
+            flops = flop_registry[kind](*args, **kwargs, out_val=out)
+            dtype = next(t.dtype for t in tree_leaves(args) if isinstance(t, torch.Tensor))
+            self.add(flops, _bytes((args, kwargs, out)), dtype)
         return out
 
 
@@ -130,9 +152,9 @@ class _Attention(TorchFunctionMode):
         q, k, v = (kwargs[n] if n in kwargs else args[i] for i, n in enumerate(names))
         width = q.shape[-1]
         scores = q.numel() // width * k.shape[-2]
-        self.products.flops += 2 * scores * (width + v.shape[-1])
         again = 0 if self.fused else 2 * scores * q.element_size()
-        self.products.moved_bytes += _bytes((q, k, v, out)) + again
+        moved = _bytes((q, k, v, out)) + again
+        self.products.add(2 * scores * (width + v.shape[-1]), moved, q.dtype)
         return out
 
 
