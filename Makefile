@@ -20,8 +20,8 @@ OTHERS := bench bill bulk cache cli cluster export external fuzz kills ladder op
 two := -n 2 --dist loadfile --no-loadscope-reorder
 # Tests that look at a clock: they run alone, the others two at a time.
 CLOCKS := bench external serve
-# What a chapter that looks at a clock has in its cells.
-CLOCK := bench\.(compare|measure|assert_faster)|ladder\.run|perf_counter
+# What a chapter that compares times has in its cells.
+CLOCK := bench\.(compare|measure|assert_faster)|ladder\.run
 chapters = pytest --nbmake --nbmake-timeout=900 --overwrite -v -o console_output_style=times
 # Tests of the built book, or that need a browser: `make test-site` runs them.
 BROWSER := draw forms site

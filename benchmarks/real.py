@@ -131,11 +131,11 @@ def main(
     options: dict[str, Any] = {"tiny": tiny, "side": used}
 
     def attempt(what: str, measure: Callable[[], Any]) -> Any:
-        """Measures one thing; what fails here is told in the record, and the rest goes on."""
+        """Measures one thing; what fails is told, and the rest goes on."""
         try:
             found = measure()
         except Exception as error:
-            found = {"error": f"{type(error).__name__}: {str(error).splitlines()[:1]}"[:300]}
+            found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
         log(f"{what}: {found}")
         return found
 
@@ -144,7 +144,7 @@ def main(
         row["side"] = used or (SIDE if tiny else diffusion.SIZES[name].side)
         if "images" in chosen and not late():
             made = attempt(name, lambda n=name: diffusion.image_rows(n, pairs=pairs, **options))
-            row |= made if "error" not in made else {}
+            row |= {"images_error": made["error"]} if "error" in made else made
             keep()
     for name in names if "forwards" in chosen else ():
         every = tuple(r for r in diffusion.FORWARDS if on != "cpu" or r != "batch of 2")
@@ -163,8 +163,7 @@ def main(
             most, budget = (8 if on == "cpu" else 256), (20.0 if small else 10.0)
             loads = partial(diffusion.throughput, name, budget=budget, most=most, **options)
             made = attempt(f"{name}, throughput", loads)
-            if isinstance(made, list):
-                result["models"][name]["throughput"] = made
+            result["models"][name]["throughput"] = made if isinstance(made, list) else []
             keep()
     keep()
     print(out)

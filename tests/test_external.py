@@ -85,7 +85,7 @@ def test_the_limit_is_that_of_the_numbers_that_are_multiplied(mine):
         "def full():\n    return a @ a\ndef half():\n    return b @ b\n"
     )
     result = external.run("mine_of_test:half", "mine_of_test:full")
-    limits = [result["rows"][f"mine_of_test:{n}"]["work"]["limit of"] for n in ("full", "half")]
+    limits = [result["rows"][f"mine_of_test:{n}"]["work"]["limit_of"] for n in ("full", "half")]
     assert [limit.rpartition(" ")[2] for limit in limits] == ["float32", "bfloat16"]
     assert "of the limit of" in external.lines(result)[0]
 

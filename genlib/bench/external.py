@@ -260,7 +260,8 @@ def run(name: str, against: str | None = None, pairs: int = MIN_PAIRS) -> dict[s
         with two of them `"ratio"` (how many times as fast the first one is, with its interval) and
         `"difference"` of their outputs (None where they cannot be alike). A row has the seconds
         of the first call and of later ones, memory, and the share of the limit where PyTorch's
-        work can be counted; or `"error"`, where memory was too short.
+        work can be counted, with the device and the numbers whose limit it is (`"limit_of"`; the
+        `"ceilings"` of the whole are those of float32); or `"error"`, where memory was too short.
 
     Raises:
         CallableError: if a callable cannot be measured.
@@ -347,14 +348,14 @@ def _work(fn: Callable[[], Any], seconds: float) -> dict[str, Any] | None:
 
     try:  # last of all: a function that is compiled would from now on run uncompiled
         work, kind = pytorch.count_with_dtype(fn)
+        if kind is None or not work.flops:
+            return None
+        limits = pytorch.ceilings(kind) if kind.is_floating_point else pytorch.ceilings()
     except Exception as error:  # the count is an extra, and some functions allow no witness
         return {"not_counted": _said(error)}
-    if not work.flops or kind is None:
-        return None
-    limits = pytorch.ceilings(kind) if kind.is_floating_point else pytorch.ceilings()
     share = share_of_limit(work.flops, work.moved_bytes, seconds, limits)
     return {
-        "limit of": limits.device,
+        "limit_of": limits.device,
         "flops": work.flops,
         "moved_bytes": work.moved_bytes,
         "bound": share.bound,
@@ -384,7 +385,8 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         if work and "flops" in work:
             parts.append(
                 f"{work['flops'] / 1e9:.3g} GFLOP, {work['moved_bytes'] / 1e9:.3g} GB in products: "
-                f"{work['share_of_limit']:.0%} of the limit of {work['limit of']} ({work['bound']}-bound)"
+                f"{work['share_of_limit']:.0%} of the limit of {work['limit_of']} "
+                f"({work['bound']}-bound)"
             )
         written.append(f"{name}: {', '.join(parts)}")
     if "ratio" in result:
