@@ -21,7 +21,7 @@ from test_cli import genlib
 
 from genlib import bulk, files, origin, pipeline
 
-TIMES = int(os.environ.get("GENLIB_KILLS", "2"))
+TIMES = int(os.environ.get("GENLIB_KILLS", "3"))
 QUICK = {"describe": "off", "steps": 1}
 
 

@@ -1,6 +1,6 @@
 """After kill -9 at any moment: the same command again ends as if nothing had been.
 
-`GENLIB_KILLS=20` kills each command twenty times; an ordinary test has time for two.
+`GENLIB_KILLS=20` kills each command twenty times; an ordinary test has time for three.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-TIMES = int(os.environ.get("GENLIB_KILLS", "2"))
+TIMES = int(os.environ.get("GENLIB_KILLS", "3"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
