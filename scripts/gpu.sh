@@ -18,9 +18,8 @@
 # Records come into OUT (genlib/records unless given), runs, and weights made of them, into OUT/runs.
 # A part that fails is reported, the others run; the script ends with the number of failed parts.
 # PYTHON names the interpreter, SECONDS_ALL all the time there is (a day), DATA the folder of drawn
-# scenes, PARTS those of
-# check, draw, rates, training, ladder, bench that shall run; all but rates unless given. LINES are
-# the trainings, a line of scripts/gpu_train.py each; those of different lines run side by side.
+# scenes, PARTS those of check, draw, training, ladder, bench that shall run; all unless given. LINES
+# are the trainings, a line of scripts/gpu_train.py each; those of different lines run side by side.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 wheels=${1:--} out=${2:-genlib/records} tiny=${TINY:-} python=${PYTHON:-python3}
@@ -113,7 +112,6 @@ part "check" 60 env KERAS_BACKEND="${libraries##* }" "$python" "$work/check.py"
 if [[ $libraries == *jax ]]; then
   trainer=(env KERAS_BACKEND=jax "$python" scripts/gpu_train.py)
   part "draw" 120 "${trainer[@]}" draw "$data"
-  part "rates" 200 "${trainer[@]}" rates "$data"
   jobs=()
   while read -r names; do
     # shellcheck disable=SC2086  # several words

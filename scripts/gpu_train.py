@@ -5,7 +5,6 @@ before the next one is ready. Here scenes, captions and noise lie or are made on
 never waits. Networks, losses, optimiser and files are those of `genlib.train`.
 
     KERAS_BACKEND=jax python scripts/gpu_train.py draw DATA            # once: scenes, captions
-    KERAS_BACKEND=jax python scripts/gpu_train.py rates DATA           # images a second, by model
     KERAS_BACKEND=jax python scripts/gpu_train.py train DATA RUNS flow=40 flow-shortcut=90s
 
 A number after a name is of epochs, or of seconds: then as many epochs are taken as fit into them,
@@ -147,11 +146,6 @@ class OnDevice:
         x, y = self.made(rest, rows)
         return {"text": said, **x}, y
 
-    def full(self, epoch: int) -> float:
-        """Returns the share of full captions in an epoch, as `GeneratorTask.say` has it."""
-        ending = epoch >= (1 - tasks.MIXED) * self.recipe.epochs
-        return self.recipe.full * (0.5 if ending else 1.0)
-
     def prepare(self, epoch: int) -> Any:
         """Prepares nothing: all is on the device."""
 
@@ -163,7 +157,8 @@ class OnDevice:
         for part in range(LOOPS):
             key = jax.random.fold_in(jax.random.key(self.seed), epoch * LOOPS + part)
             steps = self.recipe.epochs * self.steps_per_epoch
-            values, losses = self._loop(values, key, self._data, self.full(epoch), steps)
+            full = tasks.full_share(self.recipe, epoch)
+            values, losses = self._loop(values, key, self._data, full, steps)
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
             losses = np.asarray(losses)
@@ -324,18 +319,6 @@ def make(name: str, data: Path, runs: Path | None, epochs: int) -> OnDevice:
             path if found else m.weights, (m.weights,), m.model, m.config
         )[0]
     return kind(recipe, **options)
-
-
-@app.command()
-def rates(data: Path, names: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Prints how long the first epoch of each takes, with compiling, and how fast the second is."""
-    for name in names or ("flow", "flow-shortcut", "image-gpt", "coarse-to-fine"):
-        begin, task = time.perf_counter(), make(name, data, None, 2)
-        list(task.epoch(0, None))
-        middle = time.perf_counter()
-        list(task.epoch(1, None))
-        rate = task.images_per_epoch() / (time.perf_counter() - middle)
-        print(f"{name}: first {middle - begin:.1f} s, then {rate:,.0f} images/s", flush=True)
 
 
 @app.command(name="train")

@@ -46,7 +46,7 @@ def test_a_loop_takes_the_steps_that_the_plain_training_takes(script, data):
     for part in range(script.LOOPS):
         key = jax.random.fold_in(jax.random.key(plain.seed), part)
         for step in jax.random.split(key, script.STEPS):
-            found.append(float(plain._step(*plain.draw(step, plain._data, plain.full(0)))))
+            found.append(float(plain._step(*plain.draw(step, plain._data, plain.recipe.full))))
     np.testing.assert_allclose(losses, found, rtol=1e-4)
     for one, other in zip(looped.model.variables, plain.model.variables, strict=True):
         np.testing.assert_allclose(one.value, other.value, rtol=1e-3, atol=1e-5)

@@ -40,7 +40,6 @@ def synchronize(result: Any = None) -> Any:
     return result
 
 
-@functools.cache
 def ceilings(dtype: torch.dtype = torch.float32, on: str | None = None) -> Ceilings:
     """Measures what PyTorch can do at most on a device, once per process.
 
@@ -51,7 +50,11 @@ def ceilings(dtype: torch.dtype = torch.float32, on: str | None = None) -> Ceili
         dtype: of the matrices.
         on: `"cpu"`, `"cuda"` or `"mps"`; `device()` unless given.
     """
-    on = on or device()
+    return _ceilings(dtype, on or device())
+
+
+@functools.cache
+def _ceilings(dtype: torch.dtype, on: str) -> Ceilings:
     n, numbers = (1536, 2**25) if on == "cpu" else (8192, 2**28)
     a = torch.randn(n, n, device=on).to(dtype)
     source = torch.ones(numbers, device=on)

@@ -607,7 +607,6 @@ def climb(
     side: int | None = None,
     device: str | None = None,
     pairs: int = bench.MIN_PAIRS,
-    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, Any]]:
     """Times rungs, each in alternation with what it replaces; one is built, timed and let go.
 
@@ -631,7 +630,6 @@ def climb(
         torch.compiler.reset()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log(f"{name}, {rung}: {rows[rung]}")
     return rows
 
 

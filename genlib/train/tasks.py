@@ -273,6 +273,11 @@ class TokenizerTask(FitTask):
         return np.stack([images, again], 1).reshape(-1, *images.shape[1:])
 
 
+def full_share(recipe: Recipe, epoch: int) -> float:
+    """Returns the share of full captions in an epoch of a recipe: at its end, only half as many."""
+    return recipe.full * (0.5 if epoch >= (1 - MIXED) * recipe.epochs else 1.0)
+
+
 class GeneratorTask(FitTask):
     """Trains a text-to-image model on the latents that the tokenizer makes of Scenes.
 
@@ -309,10 +314,9 @@ class GeneratorTask(FitTask):
         return self._drawn[part]
 
     def say(self, epoch: int, attributes: np.ndarray) -> list[str]:
-        """Returns a new caption for each scene; the share `recipe.full` of them are full ones."""
+        """Returns a new caption for each scene; the share `full_share` of them are full ones."""
         rng = np.random.default_rng((self.seed, epoch, 0, 1))  # apart from those of the steps
-        ending = epoch >= (1 - MIXED) * self.recipe.epochs
-        full = rng.random(len(attributes)) < self.recipe.full * (0.5 if ending else 1.0)
+        full = rng.random(len(attributes)) < full_share(self.recipe, epoch)
         return [
             captions.full(row) if whole else captions.caption(row, rng).text
             for row, whole in zip(attributes, full, strict=True)
