@@ -20,8 +20,8 @@ OTHERS := bench bill bulk cache cli cluster export external fuzz kills ladder op
 two := -n 2 --dist loadfile --no-loadscope-reorder
 # Tests that look at a clock: they run alone, the others two at a time.
 CLOCKS := bench external serve
-# What a chapter that compares times has in its cells.
-CLOCK := bench\.(compare|measure|assert_faster)|ladder\.run
+# Chapters whose server and clients need both cores: they run alone.
+ALONE := caching-and-serving
 chapters = pytest --nbmake --nbmake-timeout=900 --overwrite -v -o console_output_style=times
 # Tests of the built book, or that need a browser: `make test-site` runs them.
 BROWSER := draw forms site
@@ -122,9 +122,10 @@ test: $(VENV)/.base ## run the library's tests and every notebook
 	@$(BIN)/python scripts/execution_cache.py check
 	@rm -rf runs/notebooks && mkdir -p runs && cp -r notebooks runs/notebooks
 	@# On a copy (nbmake skips _build), so that outputs stay out of git; the book shows these runs.
-	@# Chapters without a clock run two at a time, the others alone.
-	@cd runs/notebooks && OMP_NUM_THREADS=1 $(chapters) -n 2 $$(grep -LE '$(CLOCK)' *.ipynb)
-	@cd runs/notebooks && $(chapters) $$(grep -lE '$(CLOCK)' *.ipynb)
+	@# Two at a time, each on a core of its own, so that chapters that compare times may run so too.
+	@cd runs/notebooks && OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/scripts $(chapters) -p one_core \
+	  -n 2 --maxschedchunk 1 $(foreach name,$(ALONE),--ignore $(name).ipynb) .
+	@cd runs/notebooks && $(chapters) $(ALONE:=.ipynb)
 	@$(BIN)/python scripts/execution_cache.py feed
 
 test-site: book ## open every page of the site in a headless browser, and draw in it

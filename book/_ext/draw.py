@@ -23,15 +23,21 @@ def lexicon() -> dict[str, Any]:
     from genlib.data import captions, scenes  # late: only a build needs them
     from genlib.text import reader, writer  # late: they take Keras with them
 
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for key, marks in reader.table().items():
-        groups.setdefault(tuple(sorted(marks)), []).append(" ".join(key))
+    def grouped(table: reader.Table) -> list[tuple[tuple[str, ...], list[str]]]:
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for key, marks in table.items():
+            groups.setdefault(tuple(sorted(marks)), []).append(" ".join(key))
+        return list(groups.items())
+
+    own, more = reader.tables()
     slots = ("weather_adj", "time_noun", "land_in", "light", "object")
     first = {slot: captions._PHRASES["en"][slot] for slot in slots}
     return {
         "attributes": list(captions.ATTRIBUTES.items()),
         "letters": {chr(code): word for code, word in reader._letters().items()},
-        "phrases": list(groups.items()),
+        "phrases": grouped(own),
+        "wordnet": grouped(more),
+        "english": sorted(reader._english()),
         "combinations": scenes.combinations().tolist(),
         "caption": {
             "said": {slot: [row.split("|")[0] for row in rows] for slot, rows in first.items()},

@@ -122,7 +122,9 @@ def machines(source: str) -> list[str]:
     """One sentence for each record that a page loads: its name, machine and day."""
     told = []
     loaded = re.findall(r"records\.load\([\"']([\w-]+)[\"']\)|`record:([\w-]+)`", source)
-    for name in sorted({a or b for a, b in loaded}):
+    many = re.findall(r"records\.FOLDER\.glob\([\"']([\w*-]+)\.json[\"']\)", source)
+    several = {path.stem for pattern in many for path in RECORDS.glob(f"{pattern}.json")}
+    for name in sorted({a or b for a, b in loaded} | several):
         record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
         known = record["environment"]
         hardware = known["hardware"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -33,7 +35,7 @@ class Peak:
         return f"{self.megabytes:,.0f} MB at most ({self.where}), {self.added:,.0f} of them new"
 
 
-def peak(fn: Callable[[], Any]) -> tuple[Any, Peak]:
+def peak(fn: Callable[[], Any], *, trim: bool = False) -> tuple[Any, Peak]:
     """Calls a function and looks every two milliseconds how much memory is in use.
 
     PyTorch counts on CUDA itself, so nothing is missed there. A library that keeps freed memory
@@ -41,11 +43,16 @@ def peak(fn: Callable[[], Any]) -> tuple[Any, Peak]:
 
     Args:
         fn: takes nothing.
+        trim: give back first what is not used any more, to the system too.
 
     Returns:
         Its result, and the peak.
     """
     where, read = _gauge()
+    if trim:
+        gc.collect()
+        if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):  # glibc
+            ctypes.CDLL(None).malloc_trim(0)
     torch = sys.modules.get("torch")
     exact = torch is not None and where.startswith("cuda")
     if exact:

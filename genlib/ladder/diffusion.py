@@ -165,6 +165,8 @@ def small(size: Size) -> Size:
 
 # ---------------------------------------------------------------- building
 
+_NOISE = 2**21 - 1  # numbers that a large tensor repeats; odd, so that its rows differ
+
 
 def build(kind: Any, config: Mapping[str, Any], device: str, dtype: Any) -> Any:
     """Returns a model of diffusers with random weights, made where and as they are needed.
@@ -177,14 +179,18 @@ def build(kind: Any, config: Mapping[str, Any], device: str, dtype: Any) -> Any:
         return model
     model = model.to_empty(device=device)
     draws = torch.Generator(device).manual_seed(0)
+    noise = torch.empty(_NOISE, device=device, dtype=dtype).normal_(generator=draws)
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
             if tensor.ndim < 2:
                 tensor.fill_(1.0)
-            else:
-                tensor.normal_(
-                    0, tensor[0].numel() ** -0.5, generator=draws
-                )  # sizes stay from layer to layer
+                continue
+            deviation = tensor[0].numel() ** -0.5  # so that sizes stay from layer to layer
+            if tensor.numel() <= _NOISE:
+                tensor.normal_(0, deviation, generator=draws)
+                continue
+            for part in tensor.view(-1).split(_NOISE):  # to draw billions takes a processor minutes
+                torch.mul(noise[: len(part)], deviation, out=part)
         for name, tensor in model.named_parameters():
             if name.endswith("bias"):
                 tensor.zero_()
@@ -607,19 +613,30 @@ def climb(
     side: int | None = None,
     device: str | None = None,
     pairs: int = bench.MIN_PAIRS,
+    longest: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Times rungs, each in alternation with what it replaces; one is built, timed and let go.
 
+    Args:
+        name: of `SIZES`.
+        rungs: of `FORWARDS`.
+        tiny: build `small` of that size.
+        side: of the latents; the published one unless given.
+        device: `"cpu"`, `"cuda"` or `"mps"`.
+        pairs: rounds.
+        longest: s; a rung whose rounds would take longer is left out, which is said.
+
     Returns:
         For each rung `"ratio"` (times as fast per image, with its interval), `"predicted"`,
-        `"seconds"` of a call before and after, `"first_call"`, `"memory"` and how far the
-        `"difference"` of the outputs is; or `"left_out"`, why there is none; or `"error"`, where
-        memory was too short.
+        `"seconds"` of a call before and after, `"first_call"`, the most `"memory"` in use (MB) with
+        both models there, and with the rung's own `"alone"`, and how far the `"difference"` of the
+        outputs is; or `"left_out"`, why there is none; or `"error"`, where memory was too short.
     """
     rows: dict[str, dict[str, Any]] = {}
     for rung in rungs:
         try:
-            rows[rung] = _climb(forwards(name, rung, tiny=tiny, side=side, device=device), pairs)
+            made = [forwards(name, rung, tiny=tiny, side=side, device=device)]
+            rows[rung] = _climb(made, pairs, longest)
         except (LookupError, ImportError) as error:
             rows[rung] = {"left_out": str(error)}
         except Exception as error:
@@ -633,9 +650,22 @@ def climb(
     return rows
 
 
-def _climb(rung: Rung, pairs: int) -> dict[str, Any]:
-    made, most = memory.peak(lambda: external.wait(rung.after()))
+def _climb(holder: list[Rung], pairs: int, longest: float | None) -> dict[str, Any]:
+    """Times a rung; it is taken out of its holder, so that its models can be let go here."""
+    rung = holder.pop()
+    made, most = memory.peak(functools.partial(_waited, rung.after))
     first = external.on_host(rung.before())
+    if longest is not None:
+        calls = [
+            bench.measure(run, repeats=2, warmup=0, min_seconds=0, sync=external.wait)
+            for run in (rung.before, rung.after)
+        ]
+        before, after = (min(record.seconds) for record in calls)
+        if (pairs + 2) * (before + after) > longest:
+            raise LookupError(
+                f"too slow for {pairs} rounds: a call took {bench.format_seconds(after)}, "
+                f"before {bench.format_seconds(before)}"
+            )
     same = rung.images == 1
     apart = external.difference(first, external.on_host(made)) if same else None
     del made, first
@@ -646,13 +676,16 @@ def _climb(rung: Rung, pairs: int) -> dict[str, Any]:
         min_seconds=0,
         sync=external.wait,
     )
-    ratio, n = found["after"], rung.images
+    ratio, n, predicted, after = found["after"], rung.images, rung.predicted, rung.after
+    del rung  # and with it the model of `before`
+    _, alone = memory.peak(functools.partial(_waited, after), trim=True)
     return {
-        "predicted": rung.predicted,
+        "predicted": predicted,
         "ratio": [n * ratio.ratio, n * ratio.low, n * ratio.high],
         "seconds": {k: [r.median, *r.interval] for k, r in found.records.items()},
         "first_call": found.records["after"].first_call,
         "memory": most.megabytes,
+        "alone": alone.megabytes,
         "difference": apart,
     }
 

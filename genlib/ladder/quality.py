@@ -46,7 +46,9 @@ def judge_quality(judge: ScenesJudge, n: int = 2000) -> dict[str, Any]:
 
 
 def tokenizer_quality(tokenizer: Tokenizer, n: int = 1000) -> dict[str, Any]:
-    """Returns PSNR in decibels, and what the judge still reads in the reconstructions."""
+    """Returns PSNR in decibels, what the judge still reads in the reconstructions, and how far the
+    network of photographs finds them from real images: what no generator behind it can undercut.
+    """
     judge, drawn = load_scenes_judge(), scenes.scenes(n, SEED, "validation")
     again = tokenizer.decode(tokenizer.encode(drawn.images))
     error = ((drawn.images.astype(np.float32) - again) ** 2).mean((1, 2, 3))
@@ -58,6 +60,7 @@ def tokenizer_quality(tokenizer: Tokenizer, n: int = 1000) -> dict[str, Any]:
         "originals": _by_attribute(before),
         "reconstructions": _by_attribute(after),
         "kept": round(float(after.mean() / before.mean()), 4),
+        "second opinion": _second_opinion(again),
     }
 
 
@@ -85,25 +88,35 @@ def generator_quality(
         right = judge.attributes(images) == drawn.attributes
         measured[split] = _by_attribute(right)
         if split == "validation":
-            real, train, photographs = _real(n, memory)
+            real, train = _real(n, memory)
             report = metrics.report(real, judge.features(images), train=train)
             measured["fid"] = _score(report.scores["fid"])
             measured["fid floor"] = _score(report.floor["fid"])
             assert report.neighbours is not None
             measured["closer to training than fresh images"] = _score(report.neighbours.closer)
-            fake = opinion.features(images[: len(photographs) // 2])
-            measured["second opinion"] = opinion.compare(photographs, fake)
+            measured["second opinion"] = _second_opinion(images)
     return measured
 
 
 @functools.lru_cache(maxsize=1)  # with guidance and without, the real side is the same
-def _real(n: int, memory: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns features of real images, of training images, and of real ones as photographs."""
+def _real(n: int, memory: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the judge's features of real images, and of training images."""
     judge = load_scenes_judge()
     real = scenes.scenes(2 * n, SEED + 1, "validation").images
     train = scenes.scenes(min(memory, 8192), 0).images
-    photographs = opinion.features(real[: 2 * min(n, OPINIONS)])
-    return judge.features(real), judge.features(train), photographs
+    return judge.features(real), judge.features(train)
+
+
+def _second_opinion(images: np.ndarray) -> dict[str, Any]:
+    """Returns what the network of photographs says of some of these images."""
+    n = min(len(images), OPINIONS)
+    return opinion.compare(_photographs(n), opinion.features(images[:n]))
+
+
+@functools.lru_cache(maxsize=1)
+def _photographs(n: int) -> np.ndarray:
+    """Returns that network's features of twice as many real images."""
+    return opinion.features(scenes.scenes(2 * n, SEED + 1, "validation").images)
 
 
 def of(recipe: str, source: str | None = None) -> Callable[[Any], Mapping[str, Any]]:

@@ -38,8 +38,12 @@ RUNGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def load(device: str = "cpu") -> tuple[Any, Any]:
+def load(device: str = "cpu", *, tiny: bool = False) -> tuple[Any, Any]:
     """Returns the tokenizer and the model of SmolLM2, of transformers, in float32.
+
+    Args:
+        device: `"cpu"`, `"cuda"` or `"mps"`.
+        tiny: a narrow model with random weights in its place, to try every line.
 
     Raises:
         ImportError: if the package with the file is missing; the message has the command.
@@ -48,7 +52,17 @@ def load(device: str = "cpu") -> tuple[Any, Any]:
     path = language.shipped()
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where, padding_side="left")
-    model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    if tiny:
+        narrow = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+        config = transformers.LlamaConfig(
+            vocab_size=len(tokenizer),
+            num_hidden_layers=EXIT + 1,
+            eos_token_id=tokenizer.eos_token_id,
+            **narrow,
+        )
+        model = transformers.LlamaForCausalLM(config)
+    else:
+        model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     return tokenizer, model.eval().to(device)
 
 
@@ -109,7 +123,7 @@ def climb(
     pairs: int = bench.MIN_PAIRS,
     rungs: Sequence[str] = tuple(RUNGS),
     batches: Sequence[int] = (4,),
-    log: Callable[[str], None] = lambda _: None,
+    tiny: bool = False,
 ) -> dict[str, Any]:
     """Times every rung on both prompts, all of them in alternation.
 
@@ -119,7 +133,7 @@ def climb(
         pairs: rounds.
         rungs: of `RUNGS`; the dynamic cache, with which the others are compared, among them.
         batches: so many copies of a prompt at once, with the dynamic cache.
-        log: takes a line of progress.
+        tiny: a small model, and one prompt, to try every line.
 
     Returns:
         For each prompt, for each rung: `"tokens_per_second"`, `"ratio"` to the dynamic cache,
@@ -127,14 +141,14 @@ def climb(
         `"error"`. llama.cpp is a rung where `xllamacpp` is installed and the device is a processor.
     """
     device = device or pytorch.device()
-    tokenizer, model = load(device)
+    tokenizer, model = load(device, tiny=tiny)
     llama = None
     if device == "cpu" and importlib.util.find_spec("xllamacpp"):
         llama = bill.LlamaCpp(threads=torch.get_num_threads())
     compiled = copy.deepcopy(model)
     compile_layers(compiled)
     result: dict[str, Any] = {}
-    for title, prompt in PROMPTS.items():
+    for title, prompt in list(PROMPTS.items())[: 1 if tiny else None]:
         asked = ask(tokenizer, [prompt], device)
         ways: dict[str, Callable[[], Any]] = {}
         for name in rungs:
@@ -146,8 +160,30 @@ def climb(
         if llama is not None:
             ways["llama.cpp"] = functools.partial(_by_llama, llama, asked, tokens)
         result[title] = _rows(ways, tokenizer, tokens, pairs)
-        log(f"{title}: {result[title]}")
     return result
+
+
+def alone(name: str, tokens: int = 16, *, device: str | None = None, tiny: bool = False) -> float:
+    """Writes once in one way, with nothing else loaded; returns the most memory in use, MB.
+
+    Args:
+        name: of `RUNGS`, or the dynamic cache with `", batch of 4"`, or `"llama.cpp"`. What is not
+            compiled; a compiler takes memory of its own.
+        tokens: to write.
+        device: `"cpu"`, `"cuda"` or `"mps"`.
+        tiny: a small model in place of SmolLM2.
+    """
+    device = device or pytorch.device()
+    tokenizer, model = load(device, tiny=tiny)
+    rung, _, copies = name.partition(", batch of ")
+    asked = ask(tokenizer, [PROMPTS["writes"]] * int(copies or 1), device)
+    if name == "llama.cpp":
+        del model
+        llama = bill.LlamaCpp(threads=torch.get_num_threads())
+        way = functools.partial(_by_llama, llama, asked, tokens)
+    else:
+        way = functools.partial(write, model, asked, tokens, **RUNGS[rung])
+    return memory.peak(functools.partial(_waited, way), trim=True)[1].megabytes
 
 
 def _rows(

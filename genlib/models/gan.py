@@ -1,8 +1,9 @@
 """Generative adversarial networks on 28×28 grey images, and one step of their training.
 
-Two pairs of networks: `mlp` is the article's, `conv` is its better self. Images are float32 in
-[-1, 1], `(batch, 28, 28, 1)`; latents are standard normal, `(batch, 100)`; the discriminator
-returns logits `a`, so that `D(x) = sigmoid(a)` is the probability that `x` is real.
+Two pairs of networks: `mlp` is the article's, of dense layers; `conv` is ours, with convolutions.
+Images are float32 in [-1, 1], `(batch, 28, 28, 1)`; latents are standard normal, `(batch, 100)`;
+the discriminator returns logits `a`, so that `D(x) = sigmoid(a)` is the probability that `x` is
+real.
 """
 
 from __future__ import annotations

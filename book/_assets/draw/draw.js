@@ -1,6 +1,7 @@
 // The page: what a reader types and presses, and what is shown and said.
 
 import { median, chart } from "./chart.js";
+import { usable } from "./kernel.js";
 import { open, sizes, TWICE } from "./studio.js";
 import { refuse } from "./writer.js";
 
@@ -21,7 +22,7 @@ function start(root) {
   let studio; // a promise, once somebody wants to draw
   let turn = 0; // of what was asked for last; what is older is not shown any more
 
-  if (typeof WebAssembly !== "object" || typeof Worker !== "function") return;
+  if (!usable() || typeof Worker !== "function") return;
   if (part("without")) part("without").hidden = true;
   part("controls").hidden = false;
   blank(sheet, columns, count / columns);

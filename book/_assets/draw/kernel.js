@@ -9,13 +9,24 @@ const PIXELS = 64 * 64;
 // Of times: genlib.models.flow.FREQUENCIES.
 const FREQUENCIES = Float32Array.from({ length: 32 }, (_, i) => Math.exp((i * Math.log(200)) / 31));
 
+// The smallest module with an operation of SIMD: the bytes 0, sixteen times.
+const SIMD = [
+  ...[0, 97, 115, 109, 1, 0, 0, 0], // "\0asm", version 1
+  ...[1, 5, 1, 96, 0, 1, 123], // a function that returns a vector
+  ...[3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11], // i32.const 0, i8x16.splat, end
+];
+
+/** Can this browser run the kernel? */
+export const usable = () =>
+  typeof WebAssembly === "object" && WebAssembly.validate(Uint8Array.from(SIMD));
+
 /** Compiles the kernel: with relaxed SIMD where the browser has it. */
 export async function compile(folder) {
   for (const name of ["kernel-relaxed.wasm", "kernel-simd.wasm"]) {
     const bytes = await (await get(new URL(name, folder))).arrayBuffer();
     if (WebAssembly.validate(bytes)) return WebAssembly.compile(bytes);
   }
-  throw new Error("This browser has no WebAssembly with SIMD.");
+  throw new Error("This browser's WebAssembly refuses the kernel.");
 }
 
 /** A memory of its own, into which networks are loaded. */
