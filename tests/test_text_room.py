@@ -93,6 +93,26 @@ def test_no_word_of_the_lexicon_is_a_phrase_set_aside():
     assert not lexicon.aside("a ship at sea")
 
 
+def test_a_measurement_of_unseen_wordings_can_do_without_what_was_set_aside():
+    for phrase, value in {"downtown": "city", "落日": "sunset", "hilly country": "hills"}.items():
+        assert value in reader.understand(phrase).named.values()
+        assert lexicon.aside(phrase)
+        assert reader._key(phrase) not in reader.tables(aside=False)[0]
+    assert reader.understand("on the open water", aside=False).named == {}
+    assert reader.understand("on the open water").named == {"land": "sea"}
+
+
+def test_what_wordnet_adds_is_apart_from_what_was_written_by_hand():
+    own, more = reader.tables()
+    assert not own.keys() & more.keys()
+    steers = {"beside middle", "beside hidden", "before clear", "before cloudy", "before rainy"}
+    known = {*lexicon.OF, "sun", "moon", *steers}
+    assert set().union(*more.values()) <= known
+    assert reader.understand("a troopship off Formosa").named == {"object": "boat", "land": "sea"}
+    assert reader.understand("a fair evening").named == {"time": "sunset", "weather": "clear"}
+    assert reader.understand("a fair price").named == {}
+
+
 def test_a_loose_wording_says_what_it_names():
     for seed in range(50):
         row = scenes.combinations()[seed * 40]
@@ -275,6 +295,9 @@ def said(prompt):
         ("不下雨的城市", "city -rainy"),
         ("没有月亮", "night hidden"),
         ("万山，无云", "mountains clear"),
+        ("一棵树也没有的山坡", "hills -tree"),
+        ("什么船都没有的湖", "lake -boat"),
+        ("you can't see the moon", "night hidden"),
         ("a lake 🚫⛵", "lake -boat"),
     ],
 )
@@ -295,6 +318,21 @@ def test_what_is_ruled_out_is_told_from_what_is_named(prompt, expected):
         ("海邊的燈塔，雲霧", "sea foggy"),
         ("a 船 at sunset over the 山", "boat sunset mountains"),
         ("🎈 🏜", "balloon desert"),
+        ("sunrise on the left, dunes", "dawn left desert"),
+        ("a sunset with a boat on the right", "sunset boat"),
+        ("on the left a house under the moon", "night house"),
+        ("a house on the left and the sun on the right", "house right"),
+        ("a full moon right over the city", "night city"),
+        ("clouds hide the moon", "cloudy night hidden"),
+        ("moon over a hidden lake", "night lake"),
+        ("sunset in the middle of the desert", "sunset desert"),
+        ("日落时右边有一棵树", "sunset tree"),
+        ("旭日挂在天空右侧", "dawn right"),
+        ("月亮被高楼挡住", "night city hidden"),
+        ("rain coming down on a lake", "lake rainy"),
+        ("a bench on Hill Street, Boston, in the rain", "city rainy"),
+        ("a dessert on a table", ""),
+        ("Nikon D750, 24-70mm f/2.8", ""),
         ("sunest over the mountians", "sunset mountains"),
         ("a goat, a horse and a shirt", ""),
         ("上海的海报", "city"),
@@ -319,16 +357,16 @@ def test_natural_prompts_are_read():
         invented.append({n for n, _ in named - must - may} - {n for n, _ in must} != set())
         for name, values in row["not"].items():
             assert set(values) <= found.excluded[name], row["text"]
-    assert np.mean(whole) > 0.95
-    assert np.mean(invented) < 0.03
+    assert np.mean(whole) > 0.98
+    assert np.mean(invented) < 0.02
 
 
-def test_prompts_that_nobody_tuned_to_are_read():
-    """Written and labelled by somebody who knew neither the words of the lexicon nor the reader."""
-    path = Path(__file__).parent / "natural.jsonl"
+def readings_of(name):
+    """How a file of labelled prompts is read: whole, with something invented, each attribute."""
+    path = Path(__file__).parent / f"{name}.jsonl"
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    assert len(rows) == 200
     whole, invented = [], []
+    each: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
     for row in rows:
         found = reader.understand(row["text"])
         scored = [name for name in ATTRIBUTES if name not in row.get("either", [])]
@@ -339,8 +377,61 @@ def test_prompts_that_nobody_tuned_to_are_read():
             and all(read.get(n) not in values for n, values in ruled_out.items())
         )
         invented.append(any(n in read and read[n] != wanted.get(n) for n in scored))
-    assert np.mean(whole) > 0.82  # measured: 0.88
-    assert np.mean(invented) < 0.08  # measured: 0.04
+        for n in set(scored) & wanted.keys():
+            each[n].append(read.get(n) == wanted[n])
+    return whole, invented, each
+
+
+def test_prompts_of_others_are_read():
+    """Written and labelled by somebody who knew neither the words of the lexicon nor the reader.
+
+    The kinds of failures among them have since been read, and rules were written for the kinds.
+    """
+    whole, invented, each = readings_of("natural")
+    assert len(whole) == 200
+    assert np.mean(whole) >= 0.92  # measured: .97
+    assert np.mean(invented) <= 0.03  # measured: .01
+    for name, right in each.items():
+        assert np.mean(right) >= 0.97, name  # measured: from .983 on
+
+
+def test_fresh_prompts_are_read():
+    """Written and labelled before those rules, and read once after them."""
+    whole, invented, each = readings_of("natural-fresh")
+    assert len(whole) == 60
+    assert np.mean(whole) >= 0.9  # measured: .95, before the rules .85
+    assert sum(invented) <= 4  # measured: 3, before 4
+    for name, right in each.items():
+        assert np.mean(right) >= 0.92, name  # measured: from .95 on
+
+
+def test_no_prompt_that_measures_is_among_those_for_choosing():
+    texts = {
+        name: [json.loads(line)["text"] for line in lines]
+        for name in ("natural", "natural-fresh", "natural-development")
+        if (lines := (Path(__file__).parent / f"{name}.jsonl").read_text("utf-8").splitlines())
+    }
+    chosen = set(texts["natural-development"])
+    shared = chosen & {*texts["natural"], *texts["natural-fresh"]}
+    assert not [text for text in shared if any(letter.isalpha() for letter in text)]  # but emoji
+
+
+@pytest.mark.parametrize(("language", "least"), [("en", 0.5), ("zh", 0.75)])
+def test_wordings_that_were_never_seen_are_read(language, least):
+    rng = np.random.default_rng(11)
+    rows = scenes.combinations()[rng.integers(len(scenes.combinations()), size=100)]
+    right = []
+    for row in rows:
+        said = captions.caption(row, rng, language=language, wording="unseen")
+        read = reader.understand(said.text, aside=False).named
+        right.append(
+            all(
+                read.get(n) == ATTRIBUTES[n][v]
+                for n, v in zip(ATTRIBUTES, row, strict=True)
+                if n in said.named
+            )
+        )
+    assert np.mean(right) >= least  # measured, of 400: .81 and .94
 
 
 @given(st.text(max_size=200))
@@ -371,6 +462,16 @@ def test_what_is_ruled_out_is_not_drawn_and_nothing_mostly_takes_its_place():
     assert objects["nothing"] > 70
     assert "Ruled out: boat" in found[0].understood
     assert "sunset" not in {d.attributes[0] for d in text.describe("not a sunset", n=50)}
+
+
+def test_a_place_that_is_not_drawn_is_told():
+    (d,) = text.describe("a balloon on the left")
+    assert "Not drawn: the place of the balloon (left)." in d.understood
+    (d,) = text.describe("the moon on the left, a house on the right")
+    assert "light left" in d.understood
+    assert "Not drawn: the place of the house (right)." in d.understood
+    for prompt in ("the sun on the left", "a boat right by the shore", "a boat left the lake"):
+        assert "Not drawn" not in text.describe(prompt)[0].understood
 
 
 def test_a_sunset_shows_its_sun():

@@ -7,8 +7,10 @@ up. They stand in text files beside this one, a heading and its phrases:
     boat, ship, canoe, 船, 小舟
 
 `phrases.txt` was written by hand; none of it is among the phrases that `genlib.data.captions` sets
-aside to measure wordings that were never seen. `common.txt` (`scripts/common_words.py`) has words
-that say nothing here, so that the student learns not to mind such words.
+aside to measure wordings that were never seen; those that are stand in `aside.txt`. `wordnet.txt`
+(`scripts/wordnet.py`) has WordNet's words for the same values. `common.txt`
+(`scripts/common_words.py`) has words that say nothing here, so that the student learns not to mind
+such words. The student learns from `phrases.txt` and `common.txt` alone.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import get_args
 import numpy as np
 
 from genlib.data import captions
-from genlib.data.captions import ATTRIBUTES, Language
+from genlib.data.captions import ATTRIBUTES, Language, Wording
 
 OF = {value: name for name, values in ATTRIBUTES.items() for value in values}
 CHINESE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -53,10 +55,10 @@ def lines(name: str) -> list[str]:
 
 
 @cache
-def sections() -> dict[str, list[str]]:
-    """Returns the phrases under each heading, such as `"boat"` or `"night hidden"`."""
+def sections(name: str = "phrases") -> dict[str, list[str]]:
+    """Returns the phrases under each heading of a file, such as `"boat"` or `"night hidden"`."""
     found: dict[str, list[str]] = {}
-    for line in lines("phrases"):
+    for line in lines(name):
         if line.startswith("["):
             part = found.setdefault(line.strip("[]"), [])
         else:
@@ -131,13 +133,13 @@ def common(language: Language) -> tuple[str, ...]:
     return (*lines("common")[get_args(Language).index(language)].split(), *(nothing * 3))
 
 
-def captions_say() -> list[tuple[str, str]]:
+def captions_say(wording: Wording = "seen") -> list[tuple[str, str]]:
     """Returns values and what captions say of them, by the sun and by the moon."""
     found: dict[tuple[str, str], None] = {}
     for row in _rows():
         for (name, values), index in zip(ATTRIBUTES.items(), row, strict=True):
             for language in get_args(Language):
-                said = captions.phrases(name, row, language)
+                said = captions.phrases(name, row, language, wording)
                 found |= dict.fromkeys((values[index], phrase) for phrase in said)
     return list(found)
 
@@ -151,13 +153,7 @@ def _rows() -> list[list[int]]:
 
 @cache
 def _set_aside() -> tuple[str, ...]:
-    return tuple(
-        phrase
-        for language in get_args(Language)
-        for row in _rows()
-        for name in ATTRIBUTES
-        for phrase in captions.phrases(name, row, language, "unseen")
-    )
+    return tuple(phrase for _, phrase in captions_say("unseen"))
 
 
 def aside(phrase: str) -> bool:

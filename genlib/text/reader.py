@@ -4,15 +4,15 @@
 
 A prompt is cleaned: emoji become words, traditional characters simplified ones. Then phrases are
 looked up from left to right, the longest first. "No" and its like open a span in which values are
-ruled out. What the lexicon does not know, such as a misspelt word, the student reads, and must be
-sure of.
+ruled out. What the lexicon does not know, such as a misspelt word, the student reads, and at last
+the whole prompt for what is still open; it must be sure.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
@@ -21,15 +21,39 @@ from genlib.text import lexicon
 from genlib.text.lexicon import CHINESE, OF
 from genlib.text.student import CHARACTERS, load_student
 
-SURE = 0.99  # probability from which a reading of the student counts
-NEAR = 5  # tokens between "sun" and "left", at most
+SURE = 0.998  # probability from which a reading of the student counts
+NEAR = 6  # pieces from "sun" to "left", at most
 GUESSES = 32  # pieces of a prompt that the student reads
 LONGEST = 10  # tokens of a phrase
 _TOKENS = re.compile(rf"[{CHINESE}]|[^\W_{CHINESE}]+|[,.;:!?、。…()|/\n]")
 _PAUSE = re.compile(r"[^\w\s]|\n")
 _NO = {"not", "without", "un"}
 BODIES = ("sun", "moon", "太阳", "月亮")
+# Words that have the sun or the moon in them, wherever it stands.
+_SUN = re.compile(
+    "(?<![a-z])sun(rise|set|down|up)?(?![a-z])"
+    "|太阳|[夕朝残斜骄初艳]阳(?!光)|[红旭落烈朝]日|日头|日[落出]"
+)
+_MOON = re.compile("(?<![a-z])moon(rise|set)?(?![a-z])|月")
+_KEEP = ("downs", "fells")  # "down" and "fell" say nothing of hills
+_ON = ("on", "at", "in", "to", "在", "偏", "靠", "于")  # "the sun (is) on the left"
+_AND = ("and", "with", "和", "与")
+_OF = (*_ON, "from", "of", "far", "top", "bottom", "upper", "lower")
+_PLACES = (
+    *("in", "on", "at", "over", "above", "under", "below", "behind", "by", "near", "next"),
+    *("before", "after", "across", "through", "into", "now", "here", "there", "down", "up"),
+)
+# "Not a single boat" has its object first in Chinese: 一艘船也没有.
+_FIRST = re.compile(
+    "(?:连?[一半][个只条艘座棵株片朵丝点颗轮张栋间幢叶扇匹位名滴抹缕]?|连|什么|任何|别的|其他|其它)"
+    "([^。、,.;也都 \n]{1,6}?)[也都](?:没有?|不要|看?不见|看不到)"
+    f"(?=$|[的了]|[^{CHINESE}])"
+)
+_STREET = re.compile(r"\b[A-Z][a-z]+(?= (?:Street|Road|Drive|Lane|Avenue|Boulevard|Square)\b)")
+_NOT = ((r"\bcan(?:no|[’']?)t\b", "can not"), (r"\bwon[’']t\b", "will not"), (r"n[’']t\b", " not"))
 LIGHT = set(ATTRIBUTES["light"])
+_HIDDEN = ("hidden", "concealed", "veiled", "masked", "obscured")
+_SIDES = ("left", "middle", "right")
 
 
 @dataclass
@@ -40,12 +64,15 @@ class Understood:
         named: attribute to the value that the prompt names.
         excluded: attribute to the values that it rules out.
         unknown: words that were not understood.
+        places: sides on which something other than the sun or the moon is to stand; they are not
+            drawn.
         cut: whether the prompt's end was not read, because it was longer than 2,000 characters.
     """
 
     named: dict[str, str] = field(default_factory=dict)
     excluded: dict[str, set[str]] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
     cut: bool = False
 
 
@@ -67,29 +94,60 @@ class Piece:
     marks: frozenset[str] | None
 
     @property
+    def before(self) -> list[str]:
+        """Returns what it says before a time or a sky, and only there."""
+        return [mark.split()[1] for mark in self.marks or () if mark.startswith("before")]
+
+    @property
     def values(self) -> list[str]:
         """Returns the values that it says, in the order of the attributes."""
         return [value for value in OF if value in (self.marks or ())]
 
 
-def understand(prompt: str) -> Understood:
+def understand(prompt: str, *, aside: bool = True) -> Understood:
     """Reads a prompt in English, Chinese, both, or emoji.
+
+    Args:
+        prompt: 2,000 characters are read.
+        aside: whether to know the phrases that captions set aside. A measurement of wordings that
+            were never seen says no.
 
     Example:
         >>> understand("a misty lake without boats").excluded
         {'object': {'boat'}}
     """
     kept = shorten(prompt.strip())
-    found, unknown = look_up(pieces(clean(kept)))
-    guesses = iter(_guess([text for text, is_open in unknown if is_open]))
+    plain = clean(kept, aside)
+    said = pieces(plain, aside)
+    found, unknown = look_up(said)
+    asked = [text for text, is_open in unknown if is_open][:GUESSES]
+    *guesses, whole = _guess([*asked, plain])
+    rest = iter(guesses)
     lost = []
     for text, is_open in unknown:
-        new = next(guesses, {}) if is_open else {}
-        new = {n: v for n, v in new.items() if v not in found.excluded.get(n, ())}
+        new = _open(next(rest, {}), found) if is_open else {}
         found.named = new | found.named
         lost += [] if new else text.split()
+    if any(_has_side(piece) for piece in said):
+        whole.pop("light", None)  # the student does not know what stands on that side
+    found.named = _open(whole, found) | found.named
     found.unknown, found.cut = tuple(dict.fromkeys(lost)), len(kept) < len(prompt.strip())
     return found
+
+
+def _has_side(piece: Piece) -> bool:
+    said = piece.text.split(" ")
+    beside = any(mark.startswith("beside") for mark in piece.marks or ())
+    return beside or "left" in said or "right" in said
+
+
+def _open(guess: dict[str, tuple[str, float]], found: Understood) -> dict[str, str]:
+    """Returns what the student is sure of and what is not ruled out."""
+    return {
+        name: value
+        for name, (value, share) in guess.items()
+        if share >= SURE and value not in found.excluded.get(name, ())
+    }
 
 
 def shorten(prompt: str) -> str:
@@ -105,23 +163,36 @@ def shorten(prompt: str) -> str:
 # ---------------------------------------------------------------- from a prompt to pieces
 
 
-def clean(text: str) -> str:
+def clean(text: str, aside: bool = True) -> str:
     """Returns a text in small letters, with words for emoji, and with simplified characters.
 
     Example:
         >>> clean("🎈 Treeless, don't!")
         ' balloon  without tree, , do not!'
     """
-    text = unicodedata.normalize("NFKC", text).lower().translate(_letters())
-    text = re.sub(r"n[’']t\b", " not", text).replace("cannot", "can not")
-    return re.sub(r"\b([a-z]+)(?:-free|less)\b", _less, text)
+    text = unicodedata.normalize("NFKC", text)
+    known = table(aside)
+
+    def says(word: str) -> bool:
+        return bool(OF.keys() & known.get(_key(word), set()))
+
+    def street(found: re.Match[str]) -> str:  # "Lake Street" is no lake
+        return "" if says(found.group().lower()) else found.group()
+
+    def less(found: re.Match[str]) -> str:
+        whole, stem = found.group(), found.group(1)
+        return whole if _key(whole) in known or not says(stem) else f"without {stem}, "
+
+    if re.search(r"\b[a-z]{3}", text):  # else capitals tell no name
+        text = _STREET.sub(street, text)
+    text = _FIRST.sub(r"没有\1，", _plain(text.lower().translate(_letters())))
+    return re.sub(r"\b([a-z]+)(?:-free|less)\b", less, text)
 
 
-def _less(found: re.Match[str]) -> str:
-    whole, stem = found.group(), found.group(1)
-    if _key(whole) in table() or not OF.keys() & table().get(_key(stem), set()):
-        return whole
-    return f"without {stem}, "
+def _plain(text: str) -> str:
+    for short, long in _NOT:
+        text = re.sub(short, long, text)
+    return text
 
 
 @cache
@@ -136,45 +207,72 @@ def _key(text: str) -> tuple[str, ...]:
     """Returns the tokens of a text without articles and without the s of a plural."""
     said = _TOKENS.findall(text)
     return tuple(
-        token[:-1] if len(token) > 3 and re.search("[^sui]s$", token) else token
+        token[:-1]
+        if len(token) > 3 and re.search("[^sui]s$", token) and token not in _KEEP
+        else token
         for token in said
         if token not in ("a", "an", "the")
     )
 
 
+Table = dict[tuple[str, ...], frozenset[str]]
+
+
 @cache
-def table() -> dict[tuple[str, ...], frozenset[str]]:
-    """Returns phrases, as tokens, to what they mean."""
+def table(aside: bool = True) -> Table:
+    """Returns phrases, as tokens, to what they mean; with or without those set aside."""
+    own, more = tables(aside)
+    return more | own
+
+
+@cache
+def tables(aside: bool = True) -> tuple[Table, Table]:
+    """Returns the table in two parts: what was written by hand, and what WordNet adds."""
     found: dict[tuple[str, ...], set[str]] = {}
 
     def add(phrase: str, marks: set[str]) -> None:
         for body in BODIES if "{body}" in phrase else ("",):
-            said = phrase.replace("{body}", body)
-            moon = {"moon"} if re.search("moon|月亮", said) and marks & LIGHT else set()
-            found.setdefault(_key(said), set()).update(marks | moon)
+            said = _plain(phrase.replace("{body}", body))
+            sun = {"sun"} if _SUN.search(said) and marks & OF.keys() else set()
+            night = marks & (LIGHT | {"night"})
+            moon = {"moon"} if _MOON.search(said) and night else set()
+            found.setdefault(_key(said), set()).update(marks | sun | moon)
+
+    def add_all(parts: Iterable[tuple[str, Sequence[str]]]) -> None:
+        for head, part in parts:
+            steers = head.startswith(("beside", "before"))
+            for phrase in part:
+                add(phrase, {head} if steers else set(head.split()))
 
     hand = dict(lexicon.sections())
     filler = hand.pop("filler")  # only its single words are known, so as not to hide "left"
-    for head, part in hand.items():
-        for phrase in part:
-            add(phrase, {head} if head.startswith("beside") else set(head.split()))
-    for value, phrase in lexicon.captions_say():
-        add(phrase, {value})
-    nothing = {_key(phrase) for phrase in hand[""]}
+    own = [*hand.items(), *(lexicon.sections("aside").items() if aside else ())]
+    add_all(own)
+    for wording in ("seen", "unseen") if aside else ("seen",):
+        for value, phrase in lexicon.captions_say(wording):
+            add(phrase, {value})
+    for phrase in (phrase for head, part in own if not head for phrase in part):
+        found[_key(phrase)].clear()
     common = " ".join(lexicon.lines("common") + filler)
     for word in common.split():
         found.setdefault(_key(word), set())
     for key, marks in found.items():
-        if key in nothing:
-            marks.clear()
-        elif len(key) > 1 and "end" in found.get(key[:1], ()):  # "in the city" ends "no boat"
-            marks.add("end")
+        if len(key) > 1 and marks and "end" in found.get(key[:1], ()):
+            marks.add("end")  # "in the city" ends "no boat"
+    written, found = found, {}
+    add_all((h, part) for h, part in lexicon.sections("wordnet").items() if h != "english")
+    more = {key: marks for key, marks in found.items() if not written.get(key)}
+    return _frozen({k: v for k, v in written.items() if v or k not in more}), _frozen(more)
+
+
+def _frozen(found: dict[tuple[str, ...], set[str]]) -> Table:
     return {key: frozenset(marks) for key, marks in found.items()}
 
 
-def pieces(text: str) -> list[Piece]:
+def pieces(text: str, aside: bool = True) -> list[Piece]:
     """Cuts a text into the longest phrases that the lexicon knows, and single unknown tokens."""
-    said, known, found, start = tuple(map(spell, _key(text))), table(), [], 0
+    said = tuple(spell(word, aside) for word in _key(text))
+    known, found, start = table(aside), [], 0
     while start < len(said):
         for end in range(min(start + LONGEST, len(said)), start, -1):
             marks = known.get(said[start:end])
@@ -188,20 +286,33 @@ def pieces(text: str) -> list[Piece]:
 
 
 @lru_cache(1 << 12)
-def spell(word: str) -> str:
+def spell(word: str, aside: bool = True) -> str:
     """Returns an unknown word of four letters or more as the one word that is a slip away.
 
     Slips, from the likeliest on: two letters that have changed places; a letter too many or too
     few; another letter. If several words are as near, and do not say the same, the word stays.
+    A word of English stays, too: WordNet has it.
 
     Reference: Norvig, 2007, How to write a spelling corrector.
 
     Example:
-        >>> spell("sunest"), spell("goat")
-        ('sunset', 'goat')
+        >>> spell("sunest"), spell("goat"), spell("dessert")
+        ('sunset', 'goat', 'dessert')
     """
-    known = vocabulary()
-    if len(word) < 4 or word in known or not re.fullmatch("[a-z]+", word):
+    if len(word) < 4 or not re.fullmatch("[a-z]+", word) or word in _english():
+        return word
+    return word if (word,) in tables(aside)[1] else corrected(word, aside)
+
+
+@cache
+def _english() -> frozenset[str]:
+    return frozenset(lexicon.sections("wordnet").get("english", ()))
+
+
+def corrected(word: str, aside: bool = True) -> str:
+    """Returns the word that is a slip away from an unknown one, or the word itself."""
+    known = vocabulary(aside)
+    if word in known:
         return word
     for slips in _slips(word):
         near = sorted(w for w in slips if w in known and w[0] == word[0])
@@ -226,14 +337,15 @@ def _slips(word: str) -> Iterator[set[str]]:
 
 
 @cache
-def vocabulary() -> dict[str, frozenset[str]]:
-    """Returns the words of all phrases, each with what it says alone."""
-    return {word: table().get((word,), frozenset()) for key in table() for word in key}
+def vocabulary(aside: bool = True) -> dict[str, frozenset[str]]:
+    """Returns the words of all phrases written by hand, each with what it says alone."""
+    known = tables(aside)[0]
+    return {word: known.get((word,), frozenset()) for key in known for word in key}
 
 
-def knows(word: str) -> bool:
+def knows(word: str, aside: bool = True) -> bool:
     """Returns whether the lexicon has a word, be it among those that say nothing."""
-    return _key(clean(word)) in table()
+    return _key(clean(word, aside)) in table(aside)
 
 
 def _join(tokens: Sequence[str]) -> str:
@@ -254,12 +366,14 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
     """
     named: dict[str, tuple[str, int]] = {}  # attribute to value and the end of its piece
     excluded: dict[str, set[str]] = {}
-    bodies: list[tuple[int, int]] = []  # clause and place of the sun and the moon
-    sides: list[tuple[int, int, str]] = []
+    clauses: list[list[str]] = [[]]  # of each piece, what it is to the sun or the moon
     unknown: list[tuple[Piece, bool]] = []
-    clause, scope, fresh, before, moon = 0, "", True, "", False
-    for piece in said:
+    scope, fresh, before, moon = "", True, "", False
+    for index, piece in enumerate(said):
         marks = piece.marks or frozenset()
+        values = piece.values
+        if piece.before and index + 1 < len(said) and _is_sky(said[index + 1]):
+            values = piece.before
         body = marks & {"sun", "moon"}
         moon = moon or "moon" in marks
         pause = _PAUSE.match(piece.text) is not None
@@ -267,12 +381,14 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
             unknown.append((piece, piece.marks is None and not scope))
         if "end" in marks and not fresh and (scope, piece.text) != ("without", "and"):
             scope = ""
+        inside = scope != ""
         if pause or "but" in marks:
-            clause, scope = clause + 1, ""
+            clauses.append([])
+            scope = ""
         elif marks & _NO:
             scope, fresh = min(marks & _NO), True
         elif scope:
-            times = [value for value in piece.values if value != "night" or not body]
+            times = [value for value in values if value != "night" or not body]
             if body and not times:
                 named["light"] = "hidden", piece.end
             for value in times:
@@ -280,24 +396,100 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
             fresh = fresh and "stop" in marks
             scope = "" if scope == "un" else scope
         else:
-            for value in piece.values:
+            for value in values:
                 if body and value == "night":  # the moon may be seen by day, too
                     continue
                 old, end = named.get(OF[value], ("day", 0))
                 if old == "day" or before == "的" or end == piece.start:
                     named[OF[value]] = value, piece.end
-            bodies += [(clause, piece.start)] if body else []
-            sides += [(clause, piece.start, m.split()[1]) for m in marks if m.startswith("beside")]
+        if not pause:
+            kind = "" if inside else _kind(said, index)
+            if kind or not lexicon.is_chinese(piece.text) or clauses[-1][-1:] != [""]:
+                clauses[-1].append(kind)  # unknown characters in a row are one word
         before = piece.text
-    values = {name: value for name, (value, _) in named.items()}
-    excluded = {name: found - {values.get(name)} for name, found in excluded.items()}
+    told = {name: value for name, (value, _) in named.items()}
+    excluded = {name: found - {told.get(name)} for name, found in excluded.items()}
     excluded = {name: found for name, found in excluded.items() if found}
     if moon:
-        values.setdefault("time", "night")
-    near = [(abs(at - p), side) for c, at, side in sides for k, p in bodies if c == k]
-    if near and min(near)[0] <= NEAR:
-        values.setdefault("light", min(near)[1])
-    return Understood(values, excluded), _runs(unknown)
+        told.setdefault("time", "night")
+    near: list[tuple[int, str]] = []
+    places: list[str] = []
+    for clause in clauses:
+        found = _placed(clause)
+        near += [(distance, clause[at]) for distance, at in found]
+        used = {at for _, at in found}
+        if "object" in clause:
+            places += [k for i, k in enumerate(clause) if k in _SIDES and i not in used]
+    if near:
+        told.setdefault("light", min(near)[1])
+    return Understood(told, excluded, places=tuple(dict.fromkeys(places))), _runs(unknown)
+
+
+def _is_sky(piece: Piece) -> bool:
+    said = {OF[value] for value in piece.values}
+    return "time" in said or piece.text in ("sky", "skie", "weather")
+
+
+def _kind(said: Sequence[Piece], index: int) -> str:
+    """Returns what a piece is to the sun or the moon: one of them, a side, or another thing."""
+    piece = said[index]
+    marks = piece.marks or frozenset()
+    for side in (mark.split()[1] for mark in sorted(marks) if mark.startswith("beside")):
+        return side if _is_side(said, index) else ""
+    if marks & {"sun", "moon"}:
+        return "body"
+    for value in piece.values:
+        if OF[value] in ("object", "land"):
+            return "place" if OF[value] == "land" and "end" in marks else OF[value]
+    for kind, words in (("on", _ON), ("and", _AND), ("of", ("of",)), ("by", ("by", "被"))):
+        if piece.text in words:
+            return kind
+    return "stop" if "stop" in marks else ""
+
+
+def _is_side(said: Sequence[Piece], index: int) -> bool:
+    """Returns whether a word tells a side: not in "right above", "left home", "a hidden lake"."""
+    last = said[index - 1] if index else None
+    following = said[index + 1] if index + 1 < len(said) else None
+    if said[index].text in _HIDDEN:
+        things = following.values if following and "end" not in (following.marks or ()) else []
+        return not any(OF[value] in ("land", "object") for value in things)
+    if said[index].text not in ("left", "right"):
+        return True
+    if last and last.text.split(" ")[-1] in _OF:
+        return True
+    after = following.text.split(" ")[0] if following else ","
+    if _PAUSE.match(after) or after in ("of", *_AND):
+        return True
+    return after not in _PLACES and bool(last and (last.marks or frozenset()) & {"sun", "moon"})
+
+
+def _placed(clause: Sequence[str]) -> list[tuple[int, int]]:
+    """Returns where the sides stand on which the sun or the moon may be, after their distances.
+
+    A side tells of what is named next to it: not of the sun in "a boat on the right at sunset" or
+    in "a sunset with a boat on the right".
+    """
+    found = []
+    for at, side in enumerate(clause):
+        after = [kind for kind in clause[at + 1 :] if kind != "stop"]
+        of = after[:1] == ["of"]
+        if side == "middle" and of and after[1:2] and after[1] in ("land", "object", "hidden"):
+            continue  # "in the middle of the desert", "of nowhere"
+        other = after[:1] == ["object"]
+        for body in (i for i, kind in enumerate(clause) if kind == "body" and side in LIGHT):
+            between = clause[min(at, body) + 1 : max(at, body)]
+            if body < at and set(between) <= {"on"} and (between or not other):
+                found.append((len(between), at))
+                continue
+            barred = other or bool({"object", "and"} & set(between))
+            barred |= at < body and (of or "object" in clause[:at])
+            if side == "hidden":
+                barred |= bool({"land", "place"} & set(between)) and "by" not in between
+                barred |= at < body and not set(between) <= {"stop"}
+            if not barred and len(between) < NEAR:
+                found.append((len(between), at))
+    return found
 
 
 def _runs(unknown: Sequence[tuple[Piece, bool]]) -> list[tuple[str, bool]]:
@@ -315,19 +507,20 @@ def _runs(unknown: Sequence[tuple[Piece, bool]]) -> list[tuple[str, bool]]:
 
 
 def _is_word(text: str) -> bool:
-    return 1 < len(text) < 4 if lexicon.is_chinese(text) else 3 < len(text) < 20
+    """Returns whether a text may be a word, rather than a lens ("35mm") or a camera ("d850")."""
+    if lexicon.is_chinese(text):
+        return 1 < len(text) < 4
+    return 3 < len(text) < 20 and not re.search(r"\d", text)
 
 
-def _guess(texts: Sequence[str]) -> list[dict[str, str]]:
-    """Returns for each text the values of which the student is sure."""
-    if not texts:
-        return []
-    parts = load_student().read(texts[:GUESSES])
+def _guess(texts: Sequence[str]) -> list[dict[str, tuple[str, float]]]:
+    """Returns for each text the values that the student reads, with their probabilities."""
+    parts = load_student().read(texts)
     return [
         {
-            name: ATTRIBUTES[name][int(part[i].argmax()) - 1]
+            name: (ATTRIBUTES[name][int(part[i].argmax()) - 1], float(part[i].max()))
             for name, part in zip(ATTRIBUTES, parts, strict=True)
-            if part[i].argmax() and part[i].max() >= SURE
+            if part[i].argmax()
         }
-        for i in range(len(parts[0]))
+        for i in range(len(texts))
     ]

@@ -135,9 +135,14 @@ def describe(
     return _complete(found, reading, taste, n, seed, temperature)
 
 
-def read(prompt: str) -> list[np.ndarray]:
-    """Returns what is understood, for each attribute as log-probabilities of "open" and values."""
-    return _reading(understand(prompt))
+def read(prompt: str, *, aside: bool = True) -> list[np.ndarray]:
+    """Returns what is understood, for each attribute as log-probabilities of "open" and values.
+
+    Args:
+        prompt: a text.
+        aside: as in `understand`.
+    """
+    return _reading(understand(prompt, aside=aside))
 
 
 def _reading(found: Understood) -> list[np.ndarray]:
@@ -220,18 +225,21 @@ class Reader:
         ]
 
 
-def explain(prompt: str, reader: Callable[[str], np.ndarray]) -> list[np.ndarray]:
+def explain(
+    prompt: str, reader: Callable[[str], np.ndarray], *, aside: bool = True
+) -> list[np.ndarray]:
     """Returns what is understood, and for what is left open, what the unknown words mean.
 
     Args:
         prompt: a text; its unknown English words are explained, alone and within their phrases.
         reader: phrase to the log-probabilities of `ANSWERS`.
+        aside: as in `understand`.
 
     Returns:
         As `read` does.
     """
-    reading = read(prompt)
-    unknown = {w for w in words(prompt) if not lexicon.is_chinese(w) and not knows(w)}
+    reading = read(prompt, aside=aside)
+    unknown = {w for w in words(prompt) if not lexicon.is_chinese(w) and not knows(w, aside)}
     asked: list[str] = []
     for part in _CUT.split(prompt.lower()):
         inside = words(part)
@@ -355,6 +363,9 @@ def _note(
         note += f" Ruled out: {', '.join(without)}."
     if free:
         note += f" Left open: {free}."
+    if found.places:
+        what = found.named.get("object", "object")
+        note += f" Not drawn: the place of the {what} ({', '.join(found.places)})."
     if found.unknown:
         shown = ", ".join(w if len(w) < 25 else w[:24] + "…" for w in found.unknown[:8])
         more = len(found.unknown) - 8

@@ -3,8 +3,8 @@
 
 import { CHARACTERS, CHINESE, LETTER } from "./student.js";
 
-const SURE = 0.99; // probability from which a reading of the student counts
-const NEAR = 5; // tokens between "sun" and "left", at most
+const SURE = 0.998; // probability from which a reading of the student counts
+const NEAR = 6; // pieces from "sun" to "left", at most
 const GUESSES = 32; // pieces of a prompt that the student reads
 const LONGEST = 10; // tokens of a phrase
 const NO = ["not", "un", "without"];
@@ -14,7 +14,34 @@ const HAS_CHINESE = new RegExp(`[${CHINESE}]`, "u");
 // JavaScript's \b, \s and trim know other characters than Python's.
 const WORD = "[\\p{L}\\p{N}_]";
 const EDGE = `(?:(?<!${WORD})(?=${WORD})|(?<=${WORD})(?!${WORD}))`;
-const NOT = new RegExp(`n[’']t${EDGE}`, "gu");
+const NOT = [
+  [new RegExp(`${EDGE}can(?:no|[’']?)t${EDGE}`, "gu"), "can not"],
+  [new RegExp(`${EDGE}won[’']t${EDGE}`, "gu"), "will not"],
+  [new RegExp(`n[’']t${EDGE}`, "gu"), " not"],
+];
+const STREET = new RegExp(
+  `${EDGE}[A-Z][a-z]+(?= (?:Street|Road|Drive|Lane|Avenue|Boulevard|Square)${EDGE})`,
+  "gu",
+);
+const SMALL = new RegExp(`${EDGE}[a-z]{3}`, "u"); // else capitals tell no name
+// "Not a single boat" has its object first in Chinese: 一艘船也没有.
+const FIRST = new RegExp(
+  "(?:连?[一半][个只条艘座棵株片朵丝点颗轮张栋间幢叶扇匹位名滴抹缕]?|连|什么|任何|别的|其他|其它)" +
+    "([^。、,.;也都 \\n]{1,6}?)[也都](?:没有?|不要|看?不见|看不到)" +
+    `(?=$|[的了]|[^${CHINESE}])`,
+  "gu",
+);
+const KEEP = ["downs", "fells"]; // "down" and "fell" say nothing of hills
+const ON = ["on", "at", "in", "to", "在", "偏", "靠", "于"]; // "the sun (is) on the left"
+const AND = ["and", "with", "和", "与"];
+const OF = [...ON, "from", "of", "far", "top", "bottom", "upper", "lower"];
+const PLACES =
+  "in on at over above under below behind by near next before after across through into now here there down up".split(
+    " ",
+  );
+const HIDDEN = ["hidden", "concealed", "veiled", "masked", "obscured"];
+const SIDES = ["left", "middle", "right"];
+const LIGHT = [...SIDES, "hidden"];
 const LESS = new RegExp(`${EDGE}([a-z]+)(?:-free|less)${EDGE}`, "gu");
 const SPACE =
   "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
@@ -41,7 +68,11 @@ function key(text) {
   // its tokens, without articles and without the s of a plural
   return (text.match(TOKENS) ?? [])
     .filter((token) => !["a", "an", "the"].includes(token))
-    .map((token) => (count(token) > 3 && /[^sui]s$/u.test(token) ? token.slice(0, -1) : token));
+    .map((token) =>
+      count(token) > 3 && /[^sui]s$/u.test(token) && !KEEP.includes(token)
+        ? token.slice(0, -1)
+        : token,
+    );
 }
 
 function* slips(word) {
@@ -70,9 +101,16 @@ export class Reader {
     this.student = student;
     this.table = new Map();
     for (const [marks, keys] of lexicon.phrases) for (const k of keys) this.table.set(k, marks);
-    this.vocabulary = new Map();
+    this.vocabulary = new Map(); // of what was written by hand
     for (const k of this.table.keys()) {
       for (const word of k.split(" ")) this.vocabulary.set(word, this.table.get(word) ?? []);
+    }
+    this.english = new Set(lexicon.english);
+    for (const [marks, keys] of lexicon.wordnet) {
+      for (const k of keys) {
+        if (!this.table.has(k)) this.table.set(k, marks);
+        if (!k.includes(" ")) this.english.add(k); // no misspelt word
+      }
     }
   }
 
@@ -80,33 +118,48 @@ export class Reader {
   understand(prompt) {
     const whole = strip(prompt);
     const kept = shorten(whole);
-    const { named, excluded, unknown } = this.lookUp(this.pieces(this.clean(kept)));
-    const open = unknown.filter(([, isOpen]) => isOpen).slice(0, GUESSES);
-    const guesses = new Map(open.map((item) => [item, this.guess(item[0])]));
+    const plain = this.clean(kept);
+    const said = this.pieces(plain);
+    const { named, excluded, unknown } = this.lookUp(said);
+    const asked = unknown.filter(([, isOpen]) => isOpen).slice(0, GUESSES);
+    const guesses = new Map(asked.map((item) => [item, this.guess(item[0])]));
+    const open = (guess) =>
+      Object.fromEntries(
+        Object.entries(guess ?? {}).filter(
+          ([name, value]) => !(excluded[name] ?? []).includes(value),
+        ),
+      );
     const lost = [];
     let told = named;
     for (const item of unknown) {
-      const found = Object.entries(guesses.get(item) ?? {}).filter(
-        ([name, value]) => !(excluded[name] ?? []).includes(value),
-      );
-      told = { ...Object.fromEntries(found), ...told };
-      if (!found.length) lost.push(...item[0].split(" "));
+      const found = open(guesses.get(item));
+      told = { ...found, ...told };
+      if (!Object.keys(found).length) lost.push(...item[0].split(" "));
     }
+    const all = this.guess(plain);
+    if (said.some(hasSide)) delete all.light; // the student does not know what stands there
+    told = { ...open(all), ...told };
     return { named: told, excluded, unknown: [...new Set(lost)], cut: count(kept) < count(whole) };
+  }
+
+  /** Sides on which something other than the sun or the moon is to stand: they are not drawn. */
+  places(prompt) {
+    return this.lookUp(this.pieces(this.clean(shorten(strip(prompt))))).places;
   }
 
   /** A text in small letters, with words for emoji, and with simplified characters. */
   clean(text) {
-    const plain = [...text.normalize("NFKC").toLowerCase()];
-    return plain
-      .map((c) => this.letters.get(c) ?? c)
-      .join("")
-      .replace(NOT, " not")
-      .replaceAll("cannot", "can not")
-      .replace(LESS, (whole, stem) => {
-        const says = (this.table.get(key(stem).join(" ")) ?? []).some((mark) => this.of.has(mark));
-        return this.table.has(key(whole).join(" ")) || !says ? whole : `without ${stem}, `;
-      });
+    const says = (word) =>
+      (this.table.get(key(word).join(" ")) ?? []).some((mark) => this.of.has(mark));
+    let plain = text.normalize("NFKC");
+    if (SMALL.test(plain)) {
+      plain = plain.replace(STREET, (word) => (says(word.toLowerCase()) ? "" : word));
+    }
+    plain = [...plain.toLowerCase()].map((c) => this.letters.get(c) ?? c).join("");
+    for (const [short, long] of NOT) plain = plain.replace(short, long);
+    return plain.replace(FIRST, "没有$1，").replace(LESS, (whole, stem) =>
+      this.table.has(key(whole).join(" ")) || !says(stem) ? whole : `without ${stem}, `,
+    );
   }
 
   /** The longest phrases that the lexicon knows, and single unknown tokens. */
@@ -128,6 +181,7 @@ export class Reader {
   /** An unknown word of four letters or more, as the one word that is a slip away. */
   spell(word) {
     if (word.length < 4 || this.vocabulary.has(word) || !/^[a-z]+$/.test(word)) return word;
+    if (this.english.has(word)) return word;
     for (const reached of slips(word)) {
       const near = [...new Set(reached)]
         .filter((w) => this.vocabulary.has(w) && w[0] === word[0])
@@ -150,20 +204,26 @@ export class Reader {
   lookUp(said) {
     const named = new Map(); // attribute to value and the end of its piece
     const excluded = new Map();
-    const [bodies, sides, unknown] = [[], [], []]; // bodies: clause and place of sun and moon
-    let [clause, scope, fresh, before, moon] = [0, "", true, "", false];
-    for (const piece of said) {
+    const unknown = [];
+    const clauses = [[]]; // of each piece, what it is to the sun or the moon
+    let [scope, fresh, before, moon] = ["", true, "", false];
+    for (const [index, piece] of said.entries()) {
       const marks = piece.marks ?? [];
       const has = (mark) => marks.includes(mark);
-      const values = [...this.of.keys()].filter(has);
+      let values = this.values(piece);
+      const onlyBefore = marks.filter((mark) => mark.startsWith("before"));
+      if (onlyBefore.length && said[index + 1] && this.isSky(said[index + 1])) {
+        values = onlyBefore.map((mark) => mark.split(" ")[1]);
+      }
       const body = has("sun") || has("moon");
       const pause = PAUSE.test(piece.text);
       const negation = NO.find(has);
       moon ||= has("moon");
       if (!marks.length && !pause) unknown.push([piece, piece.marks === null && !scope]);
       if (has("end") && !fresh && !(scope === "without" && piece.text === "and")) scope = "";
+      const inside = scope !== "";
       if (pause || has("but")) {
-        clause++;
+        clauses.push([]);
         scope = "";
       } else if (negation) {
         scope = negation;
@@ -185,10 +245,11 @@ export class Reader {
           if (old === "day" || before === "的" || end === piece.start)
             named.set(name, [value, piece.end]);
         }
-        if (body) bodies.push([clause, piece.start]);
-        for (const mark of marks) {
-          if (mark.startsWith("beside")) sides.push([clause, piece.start, mark.split(" ")[1]]);
-        }
+      }
+      if (!pause) {
+        const kind = inside ? "" : this.kind(said, index);
+        const last = clauses.at(-1);
+        if (kind || !isChinese(piece.text) || last.at(-1) !== "") last.push(kind);
       }
       before = piece.text;
     }
@@ -199,13 +260,64 @@ export class Reader {
       if (found.size) without[name] = [...found];
     }
     if (moon) told.time ??= "night";
-    const near = sides
-      .flatMap(([c, at, side]) =>
-        bodies.filter(([k]) => k === c).map(([, p]) => [Math.abs(at - p), side]),
-      )
-      .sort(([a, s], [b, t]) => a - b || (s < t ? -1 : 1));
-    if (near.length && near[0][0] <= NEAR) told.light ??= near[0][1];
-    return { named: told, excluded: without, unknown: runs(unknown) };
+    const near = [];
+    const places = new Set();
+    for (const clause of clauses) {
+      const found = placed(clause);
+      near.push(...found.map(([distance, at]) => [distance, clause[at]]));
+      if (!clause.includes("object")) continue;
+      clause.forEach((kind, i) => {
+        if (SIDES.includes(kind) && !found.some(([, at]) => at === i)) places.add(kind);
+      });
+    }
+    near.sort(([a, s], [b, t]) => a - b || (s < t ? -1 : 1));
+    if (near.length) told.light ??= near[0][1];
+    return { named: told, excluded: without, places: [...places], unknown: runs(unknown) };
+  }
+
+  values(piece) {
+    return [...this.of.keys()].filter((value) => (piece.marks ?? []).includes(value));
+  }
+
+  isSky(piece) {
+    const times = this.values(piece).some((value) => this.of.get(value) === "time");
+    return times || ["sky", "skie", "weather"].includes(piece.text);
+  }
+
+  /** What a piece is to the sun or the moon: one of them, a side, or another thing. */
+  kind(said, index) {
+    const { text, marks: may } = said[index];
+    const marks = may ?? [];
+    const beside = marks.filter((mark) => mark.startsWith("beside")).sort();
+    if (beside.length) {
+      return this.isSide(said, index) ? beside[0].split(" ")[1] : "";
+    }
+    if (marks.includes("sun") || marks.includes("moon")) return "body";
+    const thing = this.values(said[index])
+      .map((value) => this.of.get(value))
+      .find((name) => name === "object" || name === "land");
+    if (thing) return thing === "land" && marks.includes("end") ? "place" : thing;
+    if (ON.includes(text)) return "on";
+    if (AND.includes(text)) return "and";
+    if (text === "of") return "of";
+    if (text === "by" || text === "被") return "by";
+    return marks.includes("stop") ? "stop" : "";
+  }
+
+  /** Does a word tell a side? Not in "right above", "left home", "a hidden lake". */
+  isSide(said, index) {
+    const { text } = said[index];
+    const [last, following] = [said[index - 1], said[index + 1]];
+    if (HIDDEN.includes(text)) {
+      const things = following?.marks?.includes("end") ? [] : this.values(following ?? {});
+      return !things.some((value) => ["land", "object"].includes(this.of.get(value)));
+    }
+    if (text !== "left" && text !== "right") return true;
+    if (last && OF.includes(last.text.split(" ").at(-1))) return true;
+    const after = following?.text.split(" ")[0] ?? ",";
+    if (PAUSE.test(after) || after === "of" || AND.includes(after)) return true;
+    const marks = last?.marks ?? [];
+    return !PLACES.includes(after) && (marks.includes("sun") || marks.includes("moon"));
   }
 
   /** The values of which the student is sure, by attribute. */
@@ -222,6 +334,42 @@ export class Reader {
     }
     return found;
   }
+}
+
+function hasSide(piece) {
+  const said = piece.text.split(" ");
+  const beside = (piece.marks ?? []).some((mark) => mark.startsWith("beside"));
+  return beside || said.includes("left") || said.includes("right");
+}
+
+// Where the sides stand on which the sun or the moon may be, after their distances.
+function placed(clause) {
+  const found = [];
+  clause.forEach((side, at) => {
+    if (!LIGHT.includes(side)) return;
+    const after = clause.slice(at + 1).filter((kind) => kind !== "stop");
+    const of = after[0] === "of";
+    if (side === "middle" && of && ["land", "object", "hidden"].includes(after[1])) return;
+    const other = after[0] === "object";
+    clause.forEach((kind, body) => {
+      if (kind !== "body") return;
+      const between = clause.slice(Math.min(at, body) + 1, Math.max(at, body));
+      const on = between.every((k) => k === "on");
+      if (body < at && on && (between.length || !other)) {
+        found.push([between.length, at]);
+        return;
+      }
+      let barred = other || between.includes("object") || between.includes("and");
+      barred ||= at < body && (of || clause.slice(0, at).includes("object"));
+      if (side === "hidden") {
+        const land = between.includes("land") || between.includes("place");
+        barred ||= land && !between.includes("by");
+        barred ||= at < body && !between.every((k) => k === "stop");
+      }
+      if (!barred && between.length < NEAR) found.push([between.length, at]);
+    });
+  });
+  return found;
 }
 
 // Joins Chinese characters that are neighbours: two or three of them may be one word.

@@ -29,7 +29,7 @@ export class Writer {
 
   /** Descriptions of images `0` to `n - 1`: `{text, values, named, note}` each. */
   describe(prompt, n, seed) {
-    const found = this.reader.understand(prompt);
+    const found = { ...this.reader.understand(prompt), places: this.reader.places(prompt) };
     const { combinations, shown } = this.lexicon;
     const reading = this.reading(found);
     const told = reading.map((part) => part.indexOf(Math.max(...part)) > 0);
@@ -118,9 +118,18 @@ export class Writer {
     let note = `Understood: ${said || "nothing that can be drawn"}.`;
     if (without.length) note += ` Ruled out: ${without.join(", ")}.`;
     if (free.length) note += ` Left open: ${free.join(", ")}.`;
+    if (found.places.length) {
+      const what = found.named.object ?? "object";
+      note += ` Not drawn: the place of the ${what} (${found.places.join(", ")}).`;
+    }
     if (found.unknown.length) {
-      const words = found.unknown.slice(0, 8).map((word) => [...word].slice(0, 24).join(""));
-      note += ` Unknown words: ${words.join(", ")}.`;
+      const words = found.unknown.slice(0, 8).map((word) => {
+        const letters = [...word];
+        return letters.length < 25 ? word : `${letters.slice(0, 24).join("")}…`;
+      });
+      const more = found.unknown.length - 8;
+      const rest = more > 0 ? ` and ${more.toLocaleString("en")} more` : "";
+      note += ` Unknown words: ${words.join(", ")}${rest}.`;
     }
     if (found.cut)
       note += ` Only the first ${CHARACTERS.toLocaleString("en")} characters were read.`;
