@@ -14,7 +14,7 @@ BACKENDS ?= tensorflow jax torch
 # Tests that no backend can change: `make test` runs them, once.
 WITHOUT_KERAS := claims data files floors folder house metrics plot ranges records scenes text toy
 # Tests of what names a backend itself (exports), or whose model says nothing new (the server).
-OTHERS := bench bill bulk cache cli cluster export external fuzz kills ladder opinion reading real scripts serve
+OTHERS := bench bill bulk cache cli cluster export external fuzz ladder opinion reading real scripts serve
 # Two workers, a whole file to one of them, in the order of their names: sorted by how many tests they
 # hold, the slow files with few would come last, and one worker would wait for the other.
 two := -n 2 --dist loadfile --no-loadscope-reorder

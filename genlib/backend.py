@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
+import reprlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,32 +42,46 @@ def _without_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _is_sound(file: Path) -> bool:
-    """Returns whether Keras can read its file of settings, if there is one."""
+def _fault(file: Path) -> str:
+    """Returns what Keras cannot read in its file of settings; nothing if it can, or has no file."""
     accepted = {
         "backend": BACKENDS,
-        "floatx": ("float16", "bfloat16", "float32", "float64"),
+        "floatx": ("float16", "float32", "float64"),
         "image_data_format": ("channels_first", "channels_last"),
         "nnx_enabled": (False,),
     }
     try:
         found = json.loads(file.read_bytes())
     except FileNotFoundError:
-        return True
-    except (OSError, ValueError, RecursionError):
-        return False
-    if not isinstance(found, dict) or not isinstance(found.get("epsilon", 1e-7), float):
-        return False
-    return all(found[key] in values for key, values in accepted.items() if key in found)
+        return ""
+    except RecursionError:
+        return "it is nested too deeply"
+    except (OSError, ValueError) as error:
+        return f"it is not JSON ({error})"
+    if not isinstance(found, dict):
+        return "it holds no JSON object"
+    if not isinstance(found.get("epsilon", 1e-7), float):
+        return f"epsilon = {reprlib.repr(found['epsilon'])} is no decimal number"
+    for key, values in accepted.items():
+        if key in found and found[key] not in values:
+            return f"{key} = {reprlib.repr(found[key])} is not {' or '.join(map(repr, values))}"
+    return ""
 
 
 @contextmanager
 def _without_unsound_settings() -> Iterator[None]:
     """Lets Keras be imported although its file of settings is damaged: it then sees none."""
-    home = Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser())
-    if _is_sound(home / "keras.json") or "keras" in sys.modules:
+    # As Keras has it; `Path.expanduser` would raise where there is no such home.
+    home = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
+    fault = "" if "keras" in sys.modules else _fault(home / "keras.json")
+    if not fault:
         yield
         return
+    if multiprocessing.parent_process() is None:  # once, not by each worker
+        logging.getLogger("genlib").warning(
+            f"genlib: The settings in {home / 'keras.json'} are not used: {fault}. "
+            "Mend them, or remove the file."
+        )
     before = os.environ.get("KERAS_HOME")
     with tempfile.TemporaryDirectory() as empty:
         os.environ["KERAS_HOME"] = empty
@@ -85,7 +101,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no C++ log but fatal error
 # A GPU's memory as it is needed, not all of it at once: a server or a rung is a second process.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-with _without_stderr(), _without_unsound_settings():
+with _without_unsound_settings(), _without_stderr():
     import keras
 
 # What genlib's networks are made for, whatever a user's keras.json says: channels last, float32.
@@ -322,6 +338,19 @@ def _gradients_jax(
     return value, found
 
 
+def check_xla(xla: bool) -> None:
+    """Makes sure that what shall be compiled with XLA can be.
+
+    Raises:
+        ValueError: if `xla` is true, on PyTorch.
+    """
+    if xla and name() == "torch":
+        raise ValueError(
+            "xla=True is for TensorFlow and JAX; Keras runs on 'torch' here. "
+            "Leave xla out, or set KERAS_BACKEND=tensorflow."
+        )
+
+
 def compile_step(
     step: Callable[..., Any], variables: Sequence[Any] = (), *, xla: bool = False
 ) -> Callable[..., Any]:
@@ -343,12 +372,8 @@ def compile_step(
     Raises:
         ValueError: if `xla=True` on PyTorch.
     """
+    check_xla(xla)
     if name() == "torch":
-        if xla:
-            raise ValueError(
-                "xla=True is for TensorFlow and JAX; Keras runs on 'torch' here. "
-                "Leave xla out, or set KERAS_BACKEND=tensorflow."
-            )
         import torch
 
         # Without this a sampler would keep all that a backward pass through it needs. A step that

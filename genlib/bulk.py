@@ -10,6 +10,7 @@ is killed meanwhile: the same command again ends in the same bytes. Dask only ha
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import io
@@ -75,12 +76,14 @@ def lines(prompts: str | Path) -> Iterator[Asked]:
     """Reads what a file asks for, line after line; an empty line asks for nothing.
 
     Args:
-        prompts: each line a prompt, or a JSON object with `prompt` and perhaps `seed` and `n`.
+        prompts: each line, in UTF-8, a prompt, or a JSON object with `prompt` and perhaps `seed`
+            and `n`.
     """
     with open(prompts, "rb") as file:
         number = 0
         while line := file.readline(LONGEST):
             number, long = number + 1, len(line) == LONGEST
+            line = line.removeprefix(codecs.BOM_UTF8)  # some editors begin a file with it
             while line and not line.endswith(b"\n") and long:
                 line = file.readline(LONGEST)
             if long:
@@ -363,6 +366,7 @@ def generate_many(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = (cores or 1) if workers is None else workers
     ranges.check("workers", workers)
+    files.check_name(out, of="the shards", folder=True)
     import distributed  # late: it is an extra
 
     out = Path(os.path.abspath(out))

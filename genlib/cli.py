@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand
-
 from genlib import doctor as doctor_
 from genlib import ranges
+
+try:
+    import typer
+    from typer.core import TyperCommand
+except ImportError as error:  # `main` is not there yet, which would say so
+    sys.exit(f"genlib: {doctor_.missing(error)}")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,6 +56,9 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="NAME=VALUE", help="Of the method, see genlib methods."),
 ]
+# Folders to write: texts, since a path would drop the slash that says so.
+RunFolder = Annotated[str, typer.Option(help="The run's folder.")]
+Weights = Annotated[str, typer.Option("-o", "--out", help="The weights, without ending.")]
 Source = Annotated[
     str | None, typer.Option(help="Force a source of Fashion-MNIST: path, cache, debian, ….")
 ]
@@ -60,7 +66,7 @@ Source = Annotated[
 
 @train_app.command("gan")
 def train_gan(
-    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    out: RunFolder,
     epochs: Annotated[int, typer.Option(help="In all, earlier ones counted in.")] = 20,
     seed: Seed = 0,
     network: Annotated[str, typer.Option(help="mlp (the article's) or conv.")] = "mlp",
@@ -69,10 +75,11 @@ def train_gan(
 ) -> None:
     """Train a GAN on Fashion-MNIST; the same command goes on with a stopped run."""
     # Imported here, so that `genlib --help` does not wait for a deep-learning framework.
-    from genlib import train
+    from genlib import files, train
     from genlib.data import fashion_mnist
     from genlib.models.gan import GANConfig
 
+    files.check_name(out, of="the run", folder=True)
     ranges.check("epochs", epochs)
     data = fashion_mnist(source)
     typer.echo(f"{data.label()}, from: {data.source}", err=True)
@@ -81,7 +88,7 @@ def train_gan(
     _report(train.run(task, epochs, out), out)
 
 
-def _report(state: Any, out: Path) -> None:
+def _report(state: Any, out: str) -> None:
     """Says how a training ended, and what can be done with it."""
     losses = ", ".join(f"{name} {values[-1]:.4f}" for name, values in state.history.items())
     typer.echo(
@@ -95,7 +102,7 @@ def _train_recipe(name: str, about: str) -> None:
 
     @train_app.command(name, help=f"{about}; the same command goes on with a stopped run.")
     def train_recipe(
-        out: Annotated[Path, typer.Option(help="The run's folder.")],
+        out: RunFolder,
         epochs: Annotated[
             int | None, typer.Option(help="In all; the recipe's unless given.")
         ] = None,
@@ -105,8 +112,10 @@ def _train_recipe(name: str, about: str) -> None:
             int, typer.Option(help="That share each batch; several need KERAS_BACKEND=jax.")
         ] = 1,
     ) -> None:
+        from genlib import files
         from genlib.train import processes as others
 
+        files.check_name(out, of="the run", folder=True)
         if others.begin(processes):
             return
         from genlib import backend, train
@@ -140,13 +149,14 @@ for _name, _about in {
 
 @train_app.command("text-teacher")
 def train_text_teacher(
-    out: Annotated[Path, typer.Option(help="The weights, without ending.")],
+    out: Weights,
     overwrite: Overwrite = False,
 ) -> None:
     """Fit the projection through which the language model reads; the student learns from it."""
-    from genlib import weights
+    from genlib import files, weights
     from genlib.train.text_student import fit_teacher
 
+    files.check_name(out, of="the weights")
     file = weights.check_place(out, overwrite=overwrite)  # before the work, not after it
     fit_teacher(out)
     typer.echo(str(file))
@@ -202,6 +212,8 @@ def sample(
         )
     place = _place(out, "samples.png", overwrite)  # before the work, not after it
     generator, _ = pretrained.load_generator(run)
+    height, width = generator.output_shape[1:3]
+    plot.check_sheet(n, height, width, place)
     told = origin.texts("sample", {"weights": run, "n": n, "seed": seed})
     plot.save_sheet(gan.sample(generator, n, seed), place, told, overwrite=overwrite)
     typer.echo(f"{n} images in {place}")
@@ -288,7 +300,7 @@ def generate_many(
     prompts: Annotated[
         Path, typer.Argument(help="A file: each line a prompt, or JSON with prompt, seed, n.")
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder of shards, .tar files.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="The folder of shards, .tar files.")],
     workers: Annotated[
         int | None, typer.Option(help="Processes on this machine. One for each core.")
     ] = None,
@@ -392,7 +404,7 @@ def methods() -> None:
 
 @app.command("bench")
 def bench_(
-    out: Annotated[Path, typer.Option("-o", "--out", help="The JSON file to write.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="The JSON file to write.")],
     methods: Annotated[
         str, typer.Option(help="all, or rungs, families and panels, separated by semicolons.")
     ] = "all",
@@ -413,14 +425,17 @@ def bench_(
     import json
     import time
 
+    from genlib import files
+
+    files.check_name(out, of="the record")
+    ranges.check("pairs", pairs)
     if callable_ or against:
-        _bench_callable(callable_, against, pairs, out)
+        _bench_callable(callable_, against, pairs, out, overwrite)
         return
-    from genlib import files, ladder
+    from genlib import ladder
     from genlib.ladder import rungs
 
     ranges.check("images", images, of="images of a rung")
-    ranges.check("pairs", pairs)
     files.check_file(out, overwrite=overwrite)  # before the work, not after it
     chosen = rungs.choose(methods)
     start = time.perf_counter()
@@ -436,18 +451,19 @@ def bench_(
         typer.echo(f"{name}: {ladder.row_as_text(row)}")
 
 
-def _bench_callable(name: str, against: str, pairs: int, out: Path) -> None:
+def _bench_callable(name: str, against: str, pairs: int, out: str, overwrite: bool) -> None:
     """Times a reader's own function, and writes the record."""
     import json
 
     from genlib import files
     from genlib.bench import external
 
-    files.check_file(out)  # before the work, not after it
+    files.check_file(out, overwrite=overwrite)  # before the work, not after it
     if not name:
         raise ValueError(f"--against {against} needs --callable: what is to be compared with it?")
     result = external.run(name, against or None, pairs)
-    files.write_atomic(out, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    files.write_atomic(out, text.encode(), overwrite=overwrite)
     for line in external.lines(result):
         typer.echo(line)
 
@@ -475,7 +491,6 @@ def serve(
     limits: dict[str, Any] = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
     limits |= {"timeout": timeout, "cache_bytes": cache_bytes}
     limits |= {"max_connections": max_connections}
-    ranges.check_all(port=port, **limits)
     server.run(
         host,
         port,
@@ -505,16 +520,17 @@ def _options(pairs: list[str] | None) -> dict[str, Any]:
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a trained run.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The weights, without ending.")],
+    out: Weights,
     source: Source = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a run's model as float16 weights with a card that holds its measured quality."""
-    from genlib import weights
+    from genlib import files, weights
     from genlib.ladder import quality
     from genlib.train import registry
     from genlib.weights import checkpoint
 
+    files.check_name(out, of="the weights")
     recipe = checkpoint.read_run(run, (*registry.TASKS, *weights.FORMER))["recipe"]
     file = weights.check_place(out, overwrite=overwrite)  # before the work, not after it
     card = registry.export(run, out, quality.of(recipe, source), source, overwrite=overwrite)

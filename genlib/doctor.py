@@ -12,10 +12,23 @@ import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import platformdirs
-
 from genlib import __version__
 
+# What genlib itself needs, by the names that are imported.
+BASE = (
+    "filelock", "keras", "matplotlib", "numpy", "PIL", "platformdirs", "psutil", "rich",
+    "safetensors", "scipy", "threadpoolctl", "typer",
+)  # fmt: skip
+# What is installed under another name than it is imported by.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "attr": "attrs",
+    "dateutil": "python-dateutil",
+    "google": "protobuf",
+    "markdown_it": "markdown-it-py",
+    "yaml": "pyyaml",
+}
 # Which packages a room or a backend needs beside genlib's own, and what installs them.
 EXTRAS = {
     ("tensorflow",): "pip install tensorflow-cpu",
@@ -50,12 +63,29 @@ USES = (
 
 
 def missing(error: ImportError) -> str | None:
-    """Says which package is missing, with the command that installs it; None for other errors."""
+    """Says which package is missing or broken, and what installs it; None for genlib's own bugs."""
     package = (error.name or "").partition(".")[0]
+    if not package:
+        return str(error)  # genlib's own, which has its command
+    if package == "genlib":
+        return None
+    if not _is_here(package):
+        return f"The package {package} is missing here. Install it: {_command(package)}"
+    said = " ".join(str(error).split())[:200].rstrip(".")
+    return (
+        f"The package {package} is here and cannot be imported ({said}). Install it again: "
+        f"{_command(package).replace('pip install', 'pip install --upgrade --force-reinstall')}"
+    )
+
+
+def _command(package: str) -> str:
+    """Returns what installs a package, with those that are needed beside it."""
     for packages, command in EXTRAS.items():
         if package in packages:
-            return f"The package {package} is missing here. Install it: {command}"
-    return None if error.name else str(error)  # genlib's own, which has its command
+            return command
+    found = importlib.metadata.packages_distributions().get(package, [])  # if its files are lost
+    named = found[0] if len(set(found)) == 1 else package.replace("_", "-")
+    return f"pip install {DISTRIBUTIONS.get(package, named)}"
 
 
 def report() -> Iterator[tuple[bool, str]]:
@@ -72,7 +102,7 @@ def _looked_at(part: Callable[[], Iterator[tuple[bool, str]]]) -> Iterator[tuple
     try:
         yield from part()
     except ImportError as error:
-        yield False, missing(error) or f"A package is broken: {error}"
+        yield False, missing(error) or f"genlib is broken: {error}"
     except (OSError, ValueError) as error:
         yield False, str(error)
 
@@ -92,9 +122,11 @@ def _backend() -> Iterator[tuple[bool, str]]:
 
 
 def _caches() -> Iterator[tuple[bool, str]]:
+    import platformdirs  # late: it may be missing
+
     for what, folder in (
         ("genlib", Path(platformdirs.user_cache_dir("genlib"))),
-        ("Keras", Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser())),
+        ("Keras", Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))),
     ):
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files) / 1e6
@@ -131,6 +163,10 @@ def _language_model() -> Iterator[tuple[bool, str]]:
 
 
 def _packages() -> Iterator[tuple[bool, str]]:
+    lost = [name for name in BASE if not _is_here(name)]
+    command = "pip install " + " ".join(_command(name).split()[-1] for name in lost)
+    state = f"missing {', '.join(lost)}: {command}" if lost else "all here"
+    yield not lost, f"For genlib: {state}"
     for use, (packages, command) in zip(USES, EXTRAS.items(), strict=True):
         names = [name for name in packages if not _is_here(name)]
         state = f"missing {', '.join(names)}: {command}" if names else "all here"

@@ -26,6 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 
 # Endings of the images that are written, and what Pillow calls the formats.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+LONGEST = {"WEBP": 16_383, "JPEG": 65_500}  # pixels of a side, by the encoders; PNG has room
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"[:4]
 _TEMPORARY = re.compile(r"\..+?(?:\.(\d+))?\.[0-9a-f]{4}([0-9a-f]{4})\.genlib")
 
@@ -62,13 +63,37 @@ def to_image(image: np.ndarray, ending: str, text: Mapping[str, str] | None = No
         image: as for `to_png`.
         ending: one of `FORMATS`. WebP keeps every pixel as PNG does; JPEG does not.
         text: as for `to_png`; the other formats have no place for it.
+
+    Raises:
+        ValueError: if the format has no room for so many pixels.
     """
+    height, width = image.shape[:2]
+    check_size(height, width, ending)
     if FORMATS[ending] == "PNG":
         return to_png(image, optimize=True, text=text)
     file = io.BytesIO()
     how = {"quality": 95, "subsampling": 0} if FORMATS[ending] == "JPEG" else {"lossless": True}
     Image.fromarray(image).save(file, format=FORMATS[ending], **how)
     return file.getvalue()
+
+
+def check_size(height: int, width: int, ending: str) -> None:
+    """Makes sure that a format has room for an image.
+
+    Args:
+        height: pixels.
+        width: pixels.
+        ending: one of `FORMATS`.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    most = LONGEST.get(FORMATS[ending])
+    if most is not None and max(height, width) > most:
+        raise ValueError(
+            f"{width:,} × {height:,} pixels: {ending} has room for {most:,} × {most:,}. Write "
+            ".png, or fewer images."
+        )
 
 
 def ending(name: str | Path) -> str:
@@ -81,21 +106,51 @@ def ending(name: str | Path) -> str:
         ValueError: if the ending is another, or the name is `-`.
     """
     text = os.fspath(name)
-    last = re.split(r"[/\\]" if os.name == "nt" else "/", text)[-1]
     if text == "-":
         raise ValueError(
             "-o -: nothing is written to standard output. Give a file's name that ends in "
             f"{', '.join(FORMATS)}, or ./- for a folder of that name."
         )
-    if "." not in last or last in (".", ".."):
-        return ""
-    found = "." + last.rpartition(".")[2]
-    if found.lower() not in FORMATS:
+    found = _ending(text)
+    if found.lower() not in ("", *FORMATS):
         raise ValueError(
             f"{text!r} ends in {found!r}. Images are written as {', '.join(FORMATS)}; for a folder "
             "of them, put a / behind its name."
         )
     return found.lower()
+
+
+def _ending(text: str) -> str:
+    last = re.split(r"[/\\]" if os.name == "nt" else "/", text)[-1]
+    return "" if "." not in last or last in (".", "..") else "." + last.rpartition(".")[2]
+
+
+def check_name(name: str | Path, *, of: str, folder: bool = False) -> None:
+    """Makes sure that a name does not ask for an image or a stream, where none is written.
+
+    Args:
+        name: a file's or a folder's. A slash behind it can only a text have: `Path` drops it.
+        of: what is written, for the message.
+        folder: whether that is a folder.
+
+    Raises:
+        ValueError: if the name is `-`, ends as an image does, or, of a file, in a slash.
+
+    Example:
+        >>> check_name("-", of="the run", folder=True)
+        Traceback (most recent call last):
+        ValueError: -o -: nothing is written to standard output. Give a name for the run.
+    """
+    text = os.fspath(name)
+    if text == "-":
+        raise ValueError(f"-o -: nothing is written to standard output. Give a name for {of}.")
+    if (found := _ending(text)).lower() in FORMATS:
+        raise ValueError(
+            f"{text!r} ends in {found!r}, as an image does. Give another name for {of}"
+            f"{', or put a / behind it' * folder}."
+        )
+    if not folder and text.endswith(("/", os.sep)):
+        raise ValueError(f"{text!r} is a folder's name. Give a file's name for {of}.")
 
 
 # ---------------------------------------------------------------- writing
@@ -118,6 +173,7 @@ def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True) -> No
         >>> write_atomic("/tmp/genlib-example/a.bin", b"whole")
     """
     path = Path(os.path.realpath(path))
+    _check_no_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     temporary = _neighbour(path)
@@ -150,6 +206,11 @@ def _link(temporary: Path, path: Path) -> bool:
             raise _exists(path) from None
         return False
     return True
+
+
+def _check_no_folder(path: Path) -> None:
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder. Give a file's name, or move it away.")
 
 
 def _exists(path: Path) -> FileExistsError:
@@ -255,8 +316,7 @@ def check_file(path: str | Path, *, overwrite: bool = True) -> None:
         OSError: if it cannot be written.
     """
     path = Path(os.path.realpath(path))
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder. Give a file's name.")
+    _check_no_folder(path)
     if not overwrite and os.path.lexists(path):
         raise _exists(path)
     with _tried(path):

@@ -34,6 +34,7 @@ from matplotlib.transforms import Bbox
 from genlib import files
 from genlib.files import to_png, write_atomic
 
+GAP = 2  # pixels around each image of a sheet that is written
 CARD = "#F5F5F2"  # ground
 INK = "#24292F"  # text, 13:1 on the card
 QUIET = "#666B70"  # second voice, 4.9:1
@@ -308,7 +309,7 @@ def save_png(
         raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist. Make it first.")
     if not isinstance(scale, int) or scale < 1:
         raise ValueError(f"scale must be a whole number from 1 up, got {scale!r}.")
-    tiles = sheet(images, columns, gap=2).repeat(scale, axis=0).repeat(scale, axis=1)
+    tiles = sheet(images, columns, gap=GAP).repeat(scale, axis=0).repeat(scale, axis=1)
     write_atomic(path, to_png(tiles, optimize=True))
     return path
 
@@ -331,11 +332,29 @@ def save_sheet(
     Raises:
         FileExistsError: if something stands there, and it may not be overwritten.
         OSError: if it cannot be written; nothing half-written stays behind.
-        ValueError: if the name ends otherwise.
+        ValueError: if the name ends otherwise, or the format has no room for so many images.
     """
-    tiles = sheet(images, gap=2)
+    tiles = sheet(images, gap=GAP)
     content = files.to_image(tiles, files.ending(Path(path)), text)
     files.write_atomic(Path(path), content, overwrite=overwrite)
+
+
+def check_sheet(n: int, height: int, width: int, path: str | os.PathLike[str]) -> None:
+    """Makes sure, before images are drawn, that `save_sheet` can write them in one file.
+
+    Args:
+        n: how many.
+        height: of each, pixels.
+        width: of each, pixels.
+        path: as in `save_sheet`.
+
+    Raises:
+        ValueError: as `save_sheet`.
+    """
+    columns = _columns(n, None)
+    rows = math.ceil(n / columns)
+    size = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP)
+    files.check_size(*size, files.ending(Path(path)))
 
 
 # --- curves and bars ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from genlib import ranges, weights
+from genlib import backend, ranges, weights
 from genlib.backend import keras  # which keeps TensorFlow's start-up log away
 from genlib.models import gan
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
@@ -47,6 +47,7 @@ class Method:
         options: of `model.sample`, with their defaults.
         rung: name of the rung of `genlib.ladder` that runs it with these options; the record of
             the ladder tells by it how fast and how good the method is.
+        shortcut: it has learnt its guidance, and takes no other than 1.
     """
 
     model: Any
@@ -55,6 +56,7 @@ class Method:
     about: str
     options: Mapping[str, Any]
     rung: str
+    shortcut: bool = False
 
 
 METHODS: Mapping[str, Method] = {
@@ -89,6 +91,7 @@ METHODS: Mapping[str, Method] = {
         "the flow's student: its guided walk in four steps, two or one, each one forward",
         {"steps": 4, "guidance": 1.0, "xla": False},
         "flow: shortcut, 4 steps",
+        shortcut=True,
     ),
     "flow-small": Method(
         Flow,
@@ -97,6 +100,7 @@ METHODS: Mapping[str, Method] = {
         "a student with half of the flow's blocks",
         {"steps": 4, "guidance": 1.0, "xla": False},
         "flow: small shortcut, 4 steps",
+        shortcut=True,
     ),
     "image-gpt-student": Method(
         ImageGPT,
@@ -115,12 +119,15 @@ DEFAULT = "flow-shortcut"
 def method_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a method's options, with the given ones in place of their defaults.
 
+    What the method's model would refuse is refused here, before it is loaded.
+
     Args:
         method: one of `METHODS`.
         given: options by name.
 
     Raises:
-        ValueError: if there is no such method, it has no such option, or an option is out of range.
+        ValueError: if there is no such method, it has no such option, an option is out of range,
+            or the method or the backend cannot do it.
     """
     if method not in METHODS:
         raise ValueError(f"No method {method!r}. Choose one of {tuple(METHODS)}.")
@@ -130,6 +137,12 @@ def method_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     ranges.check_all(**{name: value for name, value in given.items() if name in ranges.RANGES})
     if not isinstance(given.get("xla", False), bool):
         raise ValueError(f"xla = {given['xla']!r}; give true or false.")
+    backend.check_xla(given.get("xla", False))
+    if METHODS[method].shortcut and given.get("guidance", 1) != 1:
+        raise ValueError(
+            f"guidance = {given['guidance']}: {method} is a shortcut, which has learnt its "
+            "guidance. Give 1."
+        )
     if given.get("solver", "euler") not in tuple(SOLVERS):
         raise ValueError(f"solver = {given['solver']!r}; give one of {tuple(SOLVERS)}.")
     return {**known, **given}

@@ -75,7 +75,7 @@ RANGES = {
     "max_wait": Range(0, 60, whole=False),
     "max_queue": Range(1, 100_000),
     "max_connections": Range(1, 100_000),
-    "timeout": Range(0, 3600, whole=False),
+    "timeout": Range(1e-3, 3600, whole=False),
     "cache_bytes": Range(0, 2**40 - 1),
 }
 

@@ -85,6 +85,19 @@ def test_a_line_that_is_not_utf_8_is_told(tmp_path):
     assert good.prompt == "a tree"
 
 
+@pytest.mark.parametrize("first", ['{"prompt": "a tree", "seed": 9, "n": 3}', "a tree", ""])
+def test_a_mark_of_the_byte_order_is_no_part_of_a_line(first, tmp_path):
+    """Windows begins a file with it, and files that are put together have it further down."""
+    lines = [first, "a house", ""]
+    (tmp_path / "p").write_text("\n".join(lines))
+    wanted = list(bulk.lines(tmp_path / "p"))
+    for marked in ({0}, {0, 1}, {0, 1, 2}):
+        written = "\n".join("\ufeff" * (i in marked) + line for i, line in enumerate(lines))
+        (tmp_path / "p").write_text(written, encoding="utf-8")
+        assert list(bulk.lines(tmp_path / "p")) == wanted
+    assert [one.prompt for one in wanted] == (["a tree"] if first else []) + ["a house"]
+
+
 def test_shards_end_after_so_many_images_and_keep_lines_whole(tmp_path):
     counts = [1, 1, 5, 4, 1, 3, 2]
     file = ask(tmp_path, *({"prompt": "x", "n": n} for n in counts))
@@ -226,6 +239,7 @@ def test_a_worker_with_another_version_or_without_the_disk_refuses(made, monkeyp
         ({"describe": "me"}, "'student', 'llm' or 'off'"),
         ({"shard": 0}, "shard = 0"),
         ({"speed": 9}, "no option"),
+        ({"guidance": 2}, "guidance = 2: flow-shortcut is a shortcut"),
     ],
 )
 def test_bad_settings_are_refused(settings, told, tmp_path):

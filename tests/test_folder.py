@@ -494,12 +494,69 @@ def test_a_link_out_of_a_snapshot_and_its_blobs_is_refused(tmp_path):
         folder(snapshot)
 
 
-def test_blobs_that_lead_out_of_their_repository_are_no_blobs(tmp_path):
-    snapshot = snapshot_of(tmp_path)
-    (snapshot / "../../blobs").rename(tmp_path / "elsewhere")
-    (snapshot / "../../blobs").symlink_to(tmp_path / "elsewhere")
+def moved(path, place):
+    """Moves a file or a folder, and leaves a link to it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(place)
+    path.symlink_to(place)
+
+
+LINKED = {
+    "blobs": lambda hub, away: moved(hub / "datasets--a--b/blobs", away / "blobs"),
+    "a blob": lambda hub, away: moved(hub / "datasets--a--b/blobs/77aa", away / "secret.png"),
+    "a blob of a blob": lambda hub, away: (
+        moved(hub / "datasets--a--b/blobs/77aa", hub / "datasets--a--b/blobs/77bb"),
+        moved(hub / "datasets--a--b/blobs/77bb", away / "secret.png"),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", LINKED)
+@pytest.mark.parametrize("own", ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG", None])
+def test_in_the_reader_s_own_cache_alone_may_blobs_be_links(tmp_path, monkeypatch, how, own):
+    """A folder from elsewhere that only looks like a cache could lead to any file of the reader."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    hub = tmp_path / "huggingface" / "hub"
+    if own == "XDG":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    elif own is not None:
+        monkeypatch.setenv(own, str(hub.parent if own == "HF_HOME" else hub))
+    snapshot = snapshot_of(hub)
+    LINKED[how](hub, tmp_path / "away")
+    (tmp_path / "mine").symlink_to(snapshot)
+    for way in (snapshot, tmp_path / "mine"):
+        if own is None:
+            with pytest.raises(ValueError, match="lies outside"):
+                folder(way, 2)
+        else:
+            assert folder(way, 2).names == ("1.png",)
+    (snapshot / "1.png").unlink()
+    moved(tmp_path / "away" / "secret.png", tmp_path / "secret.png") if how != "blobs" else None
+    (snapshot / "1.png").symlink_to(tmp_path / "away")  # past the blobs, in any cache
     with pytest.raises(ValueError, match="lies outside"):
-        folder(snapshot)
+        folder(snapshot, 2)
+
+
+def test_a_local_folder_of_links_into_a_hub_s_blobs_is_read(tmp_path):
+    """As `snapshot_download(local_dir=…)` filled one, whole, until 2024."""
+    snapshot = snapshot_of(tmp_path / "hub", ("1.png", "train/2.png"))
+    local = tmp_path / "local"
+    for name in ("1.png", "train/2.png", "metadata.jsonl"):
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        (local / name).symlink_to((snapshot / name).resolve())
+    assert folder(local, 2).names == ("1.png", "train/2.png")
+
+
+@pytest.mark.parametrize(
+    "place", ["away/1.png", "blobs/77aa", "a--b/blobs/77aa", "datasets--a--b/blobs/my photo.png"]
+)
+def test_a_link_to_what_is_no_hub_s_blob_is_refused(tmp_path, place):
+    local = tmp_path / "local"
+    write_one(local, tmp_path / place, "1.png")
+    (local / "1.png").symlink_to(tmp_path / place)
+    with pytest.raises(ValueError, match="lies outside"):
+        folder(local, 2)
 
 
 def read_bytes(tmp_path, data, name):

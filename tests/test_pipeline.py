@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from genlib import cli, files, pipeline, pretrained, weights
+from genlib import backend, cli, files, pipeline, pretrained, weights
 from genlib.models.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT, ImageGPTConfig
@@ -284,7 +284,7 @@ def test_a_place_that_cannot_be_is_told_before_anything_is_loaded(
 def test_show_prints_the_command_that_makes_the_same_pixels(out, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prompt = '-a 夕阳 at the "sea"; it\'s $HOME'
-    options = ("-n", "2", "--seed", "7", "--steps", "2", "--guidance", "2.5", "--describe", "off")
+    options = ("-n", "2", "--seed", "7", "--steps", "2", "--guidance", "1.0", "--describe", "off")
     code, _, err = genlib(capsys, "generate", *options, "-o", out, "--", prompt)
     assert code == 0, err
     made = Path(out)
@@ -419,6 +419,7 @@ def test_the_command_line_takes_every_option_of_a_method(tmp_path, monkeypatch):
         return pipeline.Generated(images, ("",) * n, (), {}, {})
 
     monkeypatch.setattr(pipeline, "generate", generate)
+    monkeypatch.setattr(backend, "name", lambda: "jax")  # PyTorch has no XLA
     arguments = [
         "generate",
         "x",
@@ -442,7 +443,8 @@ def test_the_command_line_takes_every_option_of_a_method(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", pipeline.METHODS)
-def test_xla_is_an_option_of_every_method_and_wrong_ones_name_what_exists(method):
+def test_xla_is_an_option_of_every_method_and_wrong_ones_name_what_exists(method, monkeypatch):
+    monkeypatch.setattr(backend, "name", lambda: "jax")  # PyTorch has none, and says so
     assert pretrained.method_options(method, {"xla": True})["xla"] is True
     with pytest.raises(ValueError, match="no option") as refused:
         pretrained.method_options(method, {"speed": 3})

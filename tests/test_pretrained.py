@@ -1,9 +1,11 @@
 """Shipped generators load, draw what their card promises, and refuse what is not theirs."""
 
+import json
+
 import numpy as np
 import pytest
 
-from genlib import pretrained, train, weights
+from genlib import backend, pretrained, train, weights
 from genlib.data import fashion_mnist
 from genlib.ladder import quality
 from genlib.models import gan
@@ -57,6 +59,25 @@ def test_exported_weights_draw_nearly_the_same_images(run, tmp_path):
         gan.sample(generator, 9, seed=4).astype(int) - task.gan.sample(9, seed=4).astype(int)
     )
     assert difference.max() <= 3  # of 255: what rounding weights to float16 does
+
+
+@pytest.mark.parametrize("method", pretrained.METHODS)
+def test_what_a_method_cannot_do_is_refused_before_its_model_is_loaded(method, monkeypatch):
+    card = json.loads(weights.paths(weights.SHIPPED / method)[1].read_bytes())
+    shortcut = pretrained.METHODS[method].shortcut
+    assert shortcut == card["config"].get("shortcut", False)
+    if not shortcut:
+        assert pretrained.method_options(method, {"guidance": 2})["guidance"] == 2
+    else:
+        for right in (1, 1.0):
+            assert pretrained.method_options(method, {"guidance": right})["guidance"] == 1
+        for wrong in (2, 0, 1.5):
+            with pytest.raises(ValueError, match=f"guidance = {wrong}: {method} is .* Give 1"):
+                pretrained.method_options(method, {"guidance": wrong})
+    monkeypatch.setattr(backend, "name", lambda: "torch")
+    assert not pretrained.method_options(method, {"xla": False})["xla"]
+    with pytest.raises(ValueError, match="xla=True is for TensorFlow and JAX"):
+        pretrained.method_options(method, {"xla": True})
 
 
 def test_weights_of_something_else_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -24,13 +25,16 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
+from typer.testing import CliRunner
 
-from genlib import pipeline
+from genlib import __version__, cli, origin, pipeline
 from genlib.models import sampling
 from genlib.models.flow import Flow, FlowConfig
 from genlib.models.image_gpt import ImageGPT
 from genlib.models.tokenizer import Tokenizer, TokenizerConfig
 from genlib.models.transformer import TransformerConfig
+from genlib.pretrained import method_options
+from genlib.ranges import RANGES
 from genlib.serve import app as server
 from genlib.serve import limits
 from genlib.serve.batching import Batcher, Overloaded, round_up
@@ -105,7 +109,7 @@ def test_batches_are_filled_up_to_a_few_sizes():
 
 def test_a_request_waits_for_company_but_not_for_long():
     async def main():
-        async with Batcher(squares, max_batch=2, max_wait=600) as batcher:
+        async with Batcher(squares, max_batch=2, max_wait=60) as batcher:
             first = asyncio.create_task(batcher.submit([1]))
             await until(lambda: len(batcher) == 1)
             assert await asyncio.gather(first, batcher.submit([2])) == [[1], [4]]
@@ -291,13 +295,42 @@ def test_a_storm_of_requests_loses_nothing():
     run(main())
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [{"max_batch": 0}, {"max_queue": 0}, {"max_wait": -1}, {"max_wait": np.inf}, {"timeout": 0}],
-)
+OUT_OF_RANGE = [
+    *[{"max_batch": wrong} for wrong in (0, 5000, 2.5, True, "four", None)],
+    *[{"max_queue": wrong} for wrong in (0, 10**6, 1.5)],
+    *[{"max_wait": wrong} for wrong in (-1, np.inf, np.nan, 600)],
+    *[{"timeout": wrong} for wrong in (0, -1, 1e9, np.inf, np.nan)],
+]
+
+
+@pytest.mark.parametrize("bad", OUT_OF_RANGE)
 def test_numbers_out_of_range_are_refused(bad):
-    with pytest.raises(ValueError, match="at least 1"):
+    [name] = bad
+    with pytest.raises(ValueError, match=f"^{name} = .*; give a (whole )?number from "):
         Batcher(squares, **bad)
+
+
+@pytest.mark.parametrize("bad", [*OUT_OF_RANGE, {"cache_bytes": np.nan}, {"cache_bytes": -1}])
+def test_the_server_takes_what_the_table_has_and_refuses_before_it_loads_anything(bad, monkeypatch):
+    """Alike by `app`, by `run` and on the command line, which has no table of its own."""
+    monkeypatch.setattr(server, "load", pytest.fail)
+    [(name, value)] = bad.items()
+    told = re.escape(f"; give {RANGES[name]}.")
+    for start in (server.app, server.run):
+        with pytest.raises(ValueError, match=f"^{name} = .*{told}$"):
+            start(**bad)
+    asked = ["serve", "--port", "0", f"--{name.replace('_', '-')}", str(value)]
+    shown = CliRunner().invoke(cli.app, asked)
+    assert shown.exit_code
+    assert shown.exit_code == 2 or re.search(told, str(shown.exception))  # 2: not even a number
+
+
+@pytest.mark.parametrize("bad", [{"port": -1}, {"port": 65_536}, {"max_connections": 0.5}])
+def test_what_the_server_alone_takes_is_in_the_table_too(bad, monkeypatch):
+    monkeypatch.setattr(server, "load", pytest.fail)
+    [name] = bad
+    with pytest.raises(ValueError, match=re.escape(f"; give {RANGES[name]}.")):
+        server.run(**bad)
 
 
 # ---------------------------------------------------------------- over HTTP
@@ -370,6 +403,69 @@ def test_several_images_come_as_json_and_are_those_of_generate(small):
     assert made["seed"] == 4
     for png, image in zip(made["images"], own.images, strict=True):
         assert np.abs(pixels(base64.b64decode(png)) - image).max() <= 1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_every_image_tells_how_it_was_made_and_the_command_makes_it_again(small, n, tmp_path):
+    """Prompt, seed, method and version, in any letters; alone as a PNG, or in JSON."""
+    asked = {"prompt": "下雪的湖边, a lake\n", "n": n, "seed": 2**64 - 1}
+
+    async def main():
+        async with client() as http:
+            return await http.post("/generate", json=asked)
+
+    answer = run(main())
+    assert (answer.headers["content-type"] == "image/png") == (n == 1)
+    images = [base64.b64decode(i) for i in answer.json()["images"]] if n > 1 else [answer.content]
+    assert len(images) == n
+    for i, image in enumerate(images):
+        (tmp_path / "x.png").write_bytes(image)
+        told = origin.read(tmp_path / "x.png")
+        assert {key: told[key] for key in asked} == asked
+        assert (told["genlib"], told["method"], told["describe"]) == (
+            __version__,
+            "flow",
+            "student",
+        )
+        assert told.get("file") == (f"{i:04d}.png" if n > 1 else None)
+        assert told["options"] == method_options("flow", {"steps": 2})
+        assert "--option steps=2" in origin.command(told, "again.png")
+    described = pipeline.describe(asked["prompt"], n, asked["seed"])
+    assert told["description"] == described[-1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("a lake", "Understood: "),
+        ("a lake and a wörd9", "Unknown words: wörd9"),
+        ("a lake " + "x" * 3000, "Only the first 2,000 characters were read"),
+        ("龘龘 湖", "龘"),
+    ],
+)
+def test_what_was_cut_or_dropped_is_told_beside_a_png_as_in_json(small, prompt, told):
+    async def main():
+        async with client(cache_bytes=10**6) as http:  # the second PNG comes from there
+            sent = {"prompt": prompt}
+            as_json = await http.post(
+                "/generate", json=sent, headers={"Accept": "application/json"}
+            )
+            return as_json.json()["notes"], [await http.post("/generate", json=sent) for _ in "12"]
+
+    notes, answers = run(main())
+    assert told in " ".join(notes)
+    for answer in answers:
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.headers[server.NOTES].isascii()
+        assert json.loads(answer.headers[server.NOTES]) == notes
+
+
+def test_without_a_note_there_is_no_header(small):
+    async def main():
+        async with client(describe="off") as http:
+            return await http.post("/generate", json={"prompt": "a lake"})
+
+    assert server.NOTES not in run(main()).headers
 
 
 BAD = {

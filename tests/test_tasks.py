@@ -296,6 +296,29 @@ def test_a_recipe_is_made_once_with_the_settings_asked_for():
         registry.make("cake")
 
 
+@pytest.mark.parametrize("name", [name for name in registry.TASKS if name != "gan"])
+def test_no_recipe_takes_epochs_out_of_their_range_for_not_given(name, monkeypatch):
+    """0 is a number that was given, and refused before any data are loaded."""
+    monkeypatch.setattr(registry, "fashion_mnist", pytest.fail)
+    for epochs in (0, -1, 2.5, True, 10**9):
+        told = f"^epochs = {epochs}; give a whole number from 1 to 1,000,000"
+        with pytest.raises(ValueError, match=told):
+            registry.make(name, epochs=epochs)
+
+
+def test_healing_has_its_own_epochs_and_seed_unless_others_are_given(monkeypatch):
+    class Light(HealTask):
+        def __init__(self, images, *, seed, data_label):
+            self.seed = seed
+
+    monkeypatch.setattr(registry, "fashion_mnist", lambda source: FashionMNIST(*few, "path", True))
+    monkeypatch.setitem(registry.TASKS, "gan-small", Light)
+    few = (*squares(5), *squares(5))
+    for given, found in (({}, (8, 0)), ({"epochs": 3}, (3, 0)), ({"seed": 7}, (8, 7))):
+        made, epochs = registry.make("gan-small", **given)
+        assert (epochs, made.seed) == found
+
+
 def test_too_few_images_are_refused():
     few = FashionMNIST(*squares(5), *squares(5), "path", True)
     with pytest.raises(ValueError, match="5 images do not fill a batch of 128"):

@@ -285,6 +285,38 @@ def test_what_is_lost_is_one_sentence_with_the_command_that_mends_it(damage, who
     }
 
 
+@pytest.mark.parametrize("name", ["state.json", "run.json"])
+def test_a_folder_in_the_place_of_a_file_is_told_until_it_is_moved_away(name, whole_run, tmp_path):
+    """The command that a message names works, or says itself what is in its way."""
+    run = tmp_path / "run"
+    shutil.copytree(whole_run[0], run)
+    before = files_of(run)
+    (run / name).unlink()
+    (run / name / "deep").mkdir(parents=True)
+    with pytest.raises((checkpoint.RunError, OSError), match=rf"{name} is (a folder|missing)"):
+        trained(run, 4)
+    with pytest.raises(IsADirectoryError, match=rf"{name} is a folder\. .* move it away"):
+        checkpoint.mend(run)
+    assert (run / name / "deep").is_dir()
+    (run / name).rename(tmp_path / "away")
+    assert checkpoint.mend(run).epoch == 3
+    assert files_of(run).keys() == before.keys()
+    trained(run, 4)
+
+
+@pytest.mark.parametrize(("name", "folder"), [("state.json", True), ("samples", False)])
+def test_what_is_in_the_way_of_a_run_is_told_before_the_work(name, folder, whole_run, tmp_path):
+    """In a new run, where nothing is read yet: the first epoch would be lost."""
+    run, card = tmp_path / "run", (whole_run[0] / "run.json").read_bytes()
+    run.mkdir()
+    (run / "run.json").write_bytes(card)
+    (run / name).mkdir() if folder else (run / name).write_text("theirs")
+    task = train.GANTask(blobs(64), SMALL)
+    task.epoch = lambda *_: pytest.fail("an epoch has begun")
+    with pytest.raises(OSError, match=rf"{name} is (a|no) folder\. .*ove it away"):
+        train.run(task, 1, run, progress=False)
+
+
 def test_the_command_of_the_message_is_one_that_mends(whole_run, tmp_path, monkeypatch, capsys):
     run = tmp_path / "it's a run"
     shutil.copytree(whole_run[0], run)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from genlib import ranges
 from genlib.bench.machine import environment
 from genlib.bench.memory import Peak, is_lack, peak
 from genlib.bench.notebook import format_ratio, format_seconds
@@ -265,8 +266,9 @@ def run(name: str, against: str | None = None, pairs: int = MIN_PAIRS) -> dict[s
 
     Raises:
         CallableError: if a callable cannot be measured.
-        ValueError: if there are too few pairs, or both are the same.
+        ValueError: if `pairs` is out of its range in `genlib.ranges`, or both are the same.
     """
+    ranges.check("pairs", pairs)
     if name == against:
         raise CallableError(f"{name!r} is given twice. Name two callables, or leave out one.")
     names = [name] if against is None else [against, name]

@@ -10,8 +10,10 @@ import contextlib
 import io
 import json
 import os
+import re
 import unicodedata
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from PIL import Image, ImageOps
 from genlib.data.metadata import without_metadata
 
 METADATA = "metadata.jsonl"
+# Only a hub's client makes a file with such a path, whose last part is the hash of its content.
+_BLOB = re.compile(r"/(datasets|models|spaces)--[^/]+/blobs/[0-9a-f]+$")
 _SHOWN = 5  # problems that one error lists
 
 
@@ -50,8 +54,11 @@ def folder(path: str | Path, size: int = 64) -> Captioned:
     first frame. All lines are checked before anything is refused, so that one error tells of
     several mistakes.
 
-    A file may be a link within the folder, or, as in the cache of a hub, into the `blobs` that
-    belong to its snapshot. A name that is spelt in another Unicode form than its file is found.
+    A file may be a link within the folder, or to a file in the `blobs` of a hub's cache, as the
+    links of a snapshot are, and those of a folder that a hub's client has filled. In your own cache
+    (`HF_HUB_CACHE`, or `hub` in `HF_HOME`) a blob may be a link itself, and `blobs` too, since the
+    client has put there what stands there. Any other link out of the folder is refused: it could
+    lead to your other files. A name that is spelt in another Unicode form than its file is found.
     Damage beside the pixels, such as a broken colour profile, does not matter.
 
     Args:
@@ -186,9 +193,10 @@ def _inside(parent: Path, name: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # a null byte, too long, a ring of links
         raise ValueError(f"{_shown(name, 80)} is no file name ({error})") from error
     within = [parent.resolve(), *_blobs(parent), *_blobs(parent.resolve())]
+    from_hub = _BLOB.search(target.as_posix()) or any(map(_is_own_blob, _steps(file)))
     named = Path(os.path.normpath(file))
     named_inside = named != parent and named.is_relative_to(os.path.normpath(parent))
-    if not named_inside or not any(target.is_relative_to(place) for place in within):
+    if not named_inside or not (from_hub or any(map(target.is_relative_to, within))):
         raise ValueError(f"{_shown(name)} lies outside of the folder")
     if not found:
         raise ValueError(f"no file {_shown(name)} in the folder{_alike(file)}")
@@ -241,6 +249,26 @@ def _blobs(folder: Path) -> list[Path]:
             blobs = (repository / "blobs").resolve()
             return [blobs] if blobs.is_relative_to(repository) else []
     return []
+
+
+def _steps(file: Path) -> Iterator[Path]:
+    """Yields where a link leads, and where that leads, and so on, to what is no link."""
+    for _ in range(40):  # as many as Linux follows: links may lead in a ring
+        if not file.is_symlink():
+            return
+        file = Path(os.path.normpath(file.parent.resolve() / os.readlink(file)))
+        yield file
+
+
+def _is_own_blob(path: Path) -> bool:
+    """Returns whether a path is that of a blob in the cache of the reader's own hub client."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{home}/huggingface"
+    caches = [os.environ.get(name) for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")]
+    cache = next(filter(None, caches), f"{home}/hub")
+    own = Path(os.path.realpath(os.path.expandvars(os.path.expanduser(cache))))
+    repository = path.parent.parent
+    return path.parent.name == "blobs" and repository.parent == own and "--" in repository.name
 
 
 def _read(file: Path, size: int) -> np.ndarray:

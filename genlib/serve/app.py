@@ -30,7 +30,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from genlib import pipeline
+from genlib import origin, pipeline, ranges
 from genlib.files import to_png
 from genlib.models import sampling
 from genlib.models.tokenizer import GRID
@@ -40,6 +40,7 @@ from genlib.serve.cache import ExactCache
 from genlib.serve.limits import IDLE, READING, RECEIPT, FewRecords, Protocol, room
 
 BODY = 16_384  # bytes that a request may have
+NOTES = "Genlib-Notes"  # a header: a list of texts
 GONE = 499  # nobody reads it; nginx writes this number into its log
 FEW = FewRecords()
 
@@ -81,6 +82,7 @@ class Renderer:
         **options: Any,
     ) -> None:
         self.options, self.describe = method_options(method, options), describe
+        self.how = {"method": method, "describe": describe, "options": self.options, "best_of": 1}
         self.model = load(method)
         if self.model.kind != "latents":
             raise ValueError(
@@ -101,9 +103,15 @@ class Renderer:
         latents = self.model.sample(pipeline.encode(said), noise=noise, **self.options)
         images = load_tokenizer().decode(latents)
         return [
-            Rendered(to_png(image), d.text, d.understood)
-            for image, d in zip(images, descriptions, strict=True)
+            Rendered(to_png(image, text=self._told(*item, d.text)), d.text, d.understood)
+            for image, d, item in zip(images, descriptions, items, strict=True)
         ]
+
+    def _told(self, job: Job, i: int, description: str) -> dict[str, str]:
+        """Returns what image `i` of a job tells of itself, for `genlib show`."""
+        record = {"prompt": job.prompt, "n": job.n, "seed": job.seed, **self.how}
+        record |= {"file": f"{i:04d}.png"} if job.n > 1 else {}  # as `pipeline.save` calls it
+        return origin.texts("generate", {**record, "description": description})
 
 
 def app(
@@ -121,7 +129,9 @@ def app(
 
     `POST /generate` takes `{"prompt": …, "n": 1, "seed": 0}` and gives a PNG, or, for more images
     or with `Accept: application/json`, JSON with base64, the descriptions, and notes of what was
-    understood of the prompt. What is refused gets JSON with a sentence:
+    understood of the prompt, and of what was cut or dropped. A PNG has these notes in the header
+    `Genlib-Notes`, as JSON in ASCII. Each PNG, in JSON too, tells how it was made: `genlib show`
+    prints it. What is refused gets JSON with a sentence:
     400, 408 or 413 if the request cannot be understood, 503 with `Retry-After` if the queue is
     full, 504 if it took too long. `GET /health` is 200 when the models are warm, 503 before.
     `GET /metrics` counts.
@@ -140,13 +150,14 @@ def app(
         **options: of the method.
 
     Raises:
-        ValueError: if an argument is out of range or unknown.
+        ValueError: if a number is out of its range in `genlib.ranges`, or an argument is unknown.
     """
+    limits = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
+    ranges.check_all(timeout=timeout, cache_bytes=cache_bytes, **limits)
     renderer = Renderer(method, describe, **options)
     store: ExactCache[Job, list[Rendered]] | None = None
     if cache_bytes:
         store = ExactCache(limit_bytes=cache_bytes, size=lambda made: sum(len(p.png) for p in made))
-    limits = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
     batcher = Batcher(renderer, timeout=timeout, **limits)  # type: ignore[arg-type]
     ready, leaving = asyncio.Event(), asyncio.Event()
 
@@ -184,11 +195,14 @@ def app(
             made = await _unless_gone(request, batcher.submit([(job, i) for i in range(job.n)]))
             if store is not None:
                 store.put(job, made)
+        notes = list(dict.fromkeys(one.note for one in made if one.note))
         if not as_json:
-            return Response(made[0].png, media_type="image/png")
+            told = (
+                {NOTES: json.dumps(notes)} if notes else {}
+            )  # JSON, for a header takes only ASCII
+            return Response(made[0].png, headers=told, media_type="image/png")
         images = [base64.b64encode(one.png).decode() for one in made]
         descriptions = [one.description for one in made]
-        notes = list(dict.fromkeys(one.note for one in made if one.note))
         found = {"images": images, "descriptions": descriptions, "notes": notes}
         return JSONResponse({**found, "seed": job.seed})
 
@@ -288,8 +302,8 @@ def _prefers_json(accept: str) -> bool:
             liked[kind] = 0.0
 
     def share(kind: str) -> float:
-        ranges = (kind, kind.partition("/")[0] + "/*", "*/*")  # the most exact one counts
-        return next((liked[r] for r in ranges if r in liked), 0.0)
+        patterns = (kind, kind.partition("/")[0] + "/*", "*/*")  # the most exact one counts
+        return next((liked[p] for p in patterns if p in liked), 0.0)
 
     json_share, png_share = share("application/json"), share("image/png")
     named = liked.get("application/json", 0.0) > 0
@@ -363,13 +377,14 @@ def run(
         WarmUpError: if the first images fail.
         ValueError: see `app`.
     """
+    ranges.check_all(port=port, max_connections=max_connections)
     application = app(**options)
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(FEW)
     with listen(host, port) as listening:
         at = f"[{host}]" if ":" in host else host
         print(f"http://{at}:{listening.getsockname()[1]}", flush=True)
-        timeout = min(options.get("timeout", 30.0), 3600.0)
+        timeout = options.get("timeout", 30.0)
         connections, at_once = room(max_connections)
         limits = {"most": connections, "answer": timeout + READING}
         server = uvicorn.Server(

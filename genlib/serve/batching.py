@@ -9,7 +9,6 @@ answered exactly once: with its result, with an error, or with a time-out.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+
+from genlib import ranges
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,7 +72,7 @@ class Batcher(Generic[Item, Result]):
         timeout: after which a request is given up, s.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of its range in `genlib.ranges`.
 
     Reference: Crankshaw et al., "Clipper", NSDI 2017, section 4.3.
     """
@@ -85,11 +86,8 @@ class Batcher(Generic[Item, Result]):
         max_queue: int = 64,
         timeout: float = 30.0,
     ) -> None:
-        if max_batch < 1 or max_queue < 1 or not 0 <= max_wait < math.inf or not timeout > 0:
-            raise ValueError(
-                f"max_batch = {max_batch}, max_queue = {max_queue}, max_wait = {max_wait}, "
-                f"timeout = {timeout}: give at least 1, at least 1, from 0 s, above 0 s."
-            )
+        numbers = {"max_batch": max_batch, "max_wait": max_wait, "max_queue": max_queue}
+        ranges.check_all(**numbers, timeout=timeout)
         self.max_batch, self.max_queue, self.max_wait = max_batch, max_queue, max_wait
         self.timeout = timeout
         self.outcomes: Counter[str] = Counter()  # of requests

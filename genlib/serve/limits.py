@@ -17,6 +17,8 @@ import h11
 import psutil
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from genlib import ranges
+
 try:
     import resource
 except ImportError:  # Windows has no such limit
@@ -120,11 +122,10 @@ def room(wanted: int) -> tuple[int, int]:
         wanted: connections.
 
     Raises:
-        ValueError: if none is wanted.
+        ValueError: if that is out of its range in `genlib.ranges`.
         OSError: if there is not even room for one.
     """
-    if wanted < 1:
-        raise ValueError(f"max_connections = {wanted}; give at least 1.")
+    ranges.check("max_connections", wanted)
     if resource is None:
         return wanted, 128
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

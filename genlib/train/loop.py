@@ -12,6 +12,7 @@ looked at only now and then, because each look waits for the device.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from genlib import backend, plot, ranges
+from genlib import backend, files, plot, ranges
 from genlib.weights import checkpoint
 from genlib.weights.checkpoint import State
 
@@ -117,6 +118,8 @@ def run(
     bar = Progress(*columns, console=Console(stderr=True), disable=not progress or process > 0)
     with writer, bar, ThreadPoolExecutor(1) as ahead:
         if folder is not None:
+            if writes:
+                _check_places(folder)
             state = checkpoint.restore(folder, task.variables())
         bar_id = bar.add_task("", total=epochs * task.steps_per_epoch, report="")
 
@@ -149,6 +152,14 @@ def run(
             if on_epoch is not None:
                 on_epoch(state.epoch, state)
     return state
+
+
+def _check_places(folder: Path) -> None:
+    """Makes sure, before an epoch's work, that its state and its samples can be written."""
+    files.check_file(folder / "state.json")
+    sheets = folder / "samples"
+    if os.path.lexists(sheets) and not sheets.is_dir():
+        raise FileExistsError(f"{sheets} is no folder. Move it away, and give the command again.")
 
 
 def _one_epoch(

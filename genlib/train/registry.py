@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from genlib import backend, bench, weights
+from genlib import backend, bench, ranges, weights
 from genlib.data import fashion_mnist
 from genlib.train.distill import ImageStudentTask, ShortcutTask, SmallShortcutTask
 from genlib.train.gan import GANTask
@@ -78,12 +78,14 @@ def make(
         ValueError: if there is no such recipe, or a number is out of range.
     """
     kind = find(name)
+    if epochs is not None:
+        ranges.check("epochs", epochs)  # before data and weights are loaded
     if issubclass(kind, HealTask):
         if backend.processes()[1] > 1:
             raise ValueError(f"{name} is trained by one process alone: leave --processes out.")
         data = fashion_mnist(source)
-        task = kind(data.train_images, seed=seed or 0, data_label=data.label())
-        return task, epochs or kind.epochs
+        task = kind(data.train_images, seed=0 if seed is None else seed, data_label=data.label())
+        return task, kind.epochs if epochs is None else epochs
     if not issubclass(kind, FitTask):
         raise ValueError(f"{name} is made by its own class: {kind.__name__}(images, …).")
     recipe = kind.recipe if epochs is None else replace(kind.recipe, epochs=epochs)
