@@ -660,11 +660,11 @@ def _climb(holder: list[Rung], pairs: int, longest: float | None) -> dict[str, A
             bench.measure(run, repeats=2, warmup=0, min_seconds=0, sync=external.wait)
             for run in (rung.before, rung.after)
         ]
-        before, after = (min(record.seconds) for record in calls)
-        if (pairs + 2) * (before + after) > longest:
+        slow, fast = (min(record.seconds) for record in calls)
+        if (pairs + 2) * (slow + fast) > longest:
             raise LookupError(
-                f"too slow for {pairs} rounds: a call took {bench.format_seconds(after)}, "
-                f"before {bench.format_seconds(before)}"
+                f"too slow for {pairs} rounds: a call took {bench.format_seconds(fast)}, "
+                f"before {bench.format_seconds(slow)}"
             )
     same = rung.images == 1
     apart = external.difference(first, external.on_host(made)) if same else None

@@ -46,8 +46,10 @@ def judge_quality(judge: ScenesJudge, n: int = 2000) -> dict[str, Any]:
 
 
 def tokenizer_quality(tokenizer: Tokenizer, n: int = 1000) -> dict[str, Any]:
-    """Returns PSNR in decibels, what the judge still reads in the reconstructions, and how far the
-    network of photographs finds them from real images: what no generator behind it can undercut.
+    """Returns PSNR in decibels, and what two networks find in the reconstructions.
+
+    The judge reads their attributes. The network of photographs says how far they are from real
+    images: no generator that draws through this tokenizer can be expected to come nearer.
     """
     judge, drawn = load_scenes_judge(), scenes.scenes(n, SEED, "validation")
     again = tokenizer.decode(tokenizer.encode(drawn.images))

@@ -53,14 +53,15 @@ def load(device: str = "cpu", *, tiny: bool = False) -> tuple[Any, Any]:
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where, padding_side="left")
     if tiny:
-        narrow = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
         config = transformers.LlamaConfig(
             vocab_size=len(tokenizer),
             num_hidden_layers=EXIT + 1,
+            hidden_size=32,
+            intermediate_size=64,
+            num_attention_heads=2,
             eos_token_id=tokenizer.eos_token_id,
-            **narrow,
         )
-        model = transformers.LlamaForCausalLM(config)
+        model: Any = transformers.LlamaForCausalLM(config)
     else:
         model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     return tokenizer, model.eval().to(device)
