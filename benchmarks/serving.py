@@ -31,7 +31,8 @@ LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 3.0)
 WITHIN = 1.0  # s; an image that comes later is worth nothing
 ONE = ("--max-batch", "1", "--max-wait", "0")
 SERVERS = {
-    "naive": (*ONE, "--max-queue", "100000", "--timeout", "600"),
+    # All who wait hold a connection, so it must take as many as are sent.
+    "naive": (*ONE, "--max-queue", "100000", "--max-connections", "100000", "--timeout", "600"),
     "refusing": (*ONE, "--max-queue", "8"),
     "batching": ("--max-batch", "4", "--max-queue", "8"),
 }

@@ -25,9 +25,15 @@ SURE = 0.998  # probability from which a reading of the student counts
 NEAR = 6  # pieces from "sun" to "left", at most
 GUESSES = 32  # pieces of a prompt that the student reads
 LONGEST = 10  # tokens of a phrase
+REACH = 24  # pieces in which a list ends, and from "boats" to "are not allowed", at most
 _TOKENS = re.compile(rf"[{CHINESE}]|[^\W_{CHINESE}]+|[,.;:!?、。…()|/\n]")
 _PAUSE = re.compile(r"[^\w\s]|\n")
 _NO = {"not", "without", "un"}
+_ARTICLES = ("a", "an", "the")
+_OR = ("or", "nor", "或", "或者")  # before the last of a list
+_BE = ("is", "are", "was", "were", "be")
+_PLACE = ("on", "in", "at", "by", "near", "over", "under", "behind", "of", "across")
+_MEASURES = "个只条艘座棵株片朵丝点颗轮张栋间幢叶扇匹位名滴抹缕"  # "a boat" is 一艘船
 BODIES = ("sun", "moon", "太阳", "月亮")
 # Words that have the sun or the moon in them, wherever it stands.
 _SUN = re.compile(
@@ -45,12 +51,29 @@ _PLACES = (
 )
 # "Not a single boat" has its object first in Chinese: 一艘船也没有.
 _FIRST = re.compile(
-    "(?:连?[一半][个只条艘座棵株片朵丝点颗轮张栋间幢叶扇匹位名滴抹缕]?|连|什么|任何|别的|其他|其它)"
+    f"(?:连?[一半][{_MEASURES}]?|连|什么|任何|别的|其他|其它)"
     "([^。、,.;也都 \n]{1,6}?)[也都](?:没有?|不要|看?不见|看不到)"
     f"(?=$|[的了]|[^{CHINESE}])"
 )
 _STREET = re.compile(r"\b[A-Z][a-z]+(?= (?:Street|Road|Drive|Lane|Avenue|Boulevard|Square)\b)")
-_NOT = ((r"\bcan(?:no|[’']?)t\b", "can not"), (r"\bwon[’']t\b", "will not"), (r"n[’']t\b", " not"))
+_NOT = (
+    (r"\bcan(?:no|[’']?)t\b", "can not"),
+    (r"\bwon[’']t\b", "will not"),
+    (r"n[’']t\b", " not"),
+    (r"\bw/(?:o|out)\b", "without"),
+    (r"\b(?:hardly|scarcely|barely)(?= (?:an?|any)\b)", "no"),
+    (rf"(?<![0-9a-z.,:/-])0(?= ?(?:[a-z]{{3}}|[{CHINESE}]))", "没有"),  # "0 boats"
+)
+# "Besides a boat", and "nothing but a boat": 除了船，还有…, 除了船，什么都没有.
+_BESIDES = re.compile(r"除了?(?=[^。;!?\n]*(?:[还也][有要想]|什么[都也][没不]|别无|空无))")
+_EXCEPT = re.compile("除(?=[^了。,;]{1,8}[以之]外)")
+_DASH = re.compile("[—―]+|--+| [–-] ")
+_SLASH = re.compile(" / ")  # "trees / sunset" are two wishes, "no trees/houses" is one
+# Negative prompts of other generators: "--no boats, trees".
+_NEGATIVE = re.compile(r"(?:--no|\bnegative prompt)\b:?([^-.;\n]*)")
+_LESS = re.compile(
+    r"\b([a-z]+)(?:-free|-?less)\b|\b([a-z]+) free(?= ([a-z]+))|\b(?:no|non|un)-([a-z]+)\b"
+)
 LIGHT = set(ATTRIBUTES["light"])
 _HIDDEN = ("hidden", "concealed", "veiled", "masked", "obscured")
 _SIDES = ("left", "middle", "right")
@@ -86,12 +109,14 @@ class Piece:
         end: number of the one after the last.
         marks: values, and headings of `phrases.txt` that steer the reading; none for a word that
             says nothing here, `None` for one that the lexicon does not know.
+        article: whether "a" or "the" stands before it.
     """
 
     text: str
     start: int
     end: int
     marks: frozenset[str] | None
+    article: bool = False
 
     @property
     def before(self) -> list[str]:
@@ -128,8 +153,8 @@ def understand(prompt: str, *, aside: bool = True) -> Understood:
         new = _open(next(rest, {}), found) if is_open else {}
         found.named = new | found.named
         lost += [] if new else text.split()
-    if any(_has_side(piece) for piece in said):
-        whole.pop("light", None)  # the student does not know what stands on that side
+    if any(_has_side(piece) or _is_no(piece) for piece in said):
+        whole.pop("light", None)  # the student does not know what stands there, or does not
     found.named = _open(whole, found) | found.named
     found.unknown, found.cut = tuple(dict.fromkeys(lost)), len(kept) < len(prompt.strip())
     return found
@@ -139,6 +164,10 @@ def _has_side(piece: Piece) -> bool:
     said = piece.text.split(" ")
     beside = any(mark.startswith("beside") for mark in piece.marks or ())
     return beside or "left" in said or "right" in said
+
+
+def _is_no(piece: Piece) -> bool:
+    return bool((piece.marks or frozenset()) & {*_NO, "gone", "except"})
 
 
 def _open(guess: dict[str, tuple[str, float]], found: Understood) -> dict[str, str]:
@@ -168,7 +197,7 @@ def clean(text: str, aside: bool = True) -> str:
 
     Example:
         >>> clean("🎈 Treeless, don't!")
-        ' balloon  without tree, , do not!'
+        ' balloon  without tree; , do not!'
     """
     text = unicodedata.normalize("NFKC", text)
     known = table(aside)
@@ -179,14 +208,21 @@ def clean(text: str, aside: bool = True) -> str:
     def street(found: re.Match[str]) -> str:  # "Lake Street" is no lake
         return "" if says(found.group().lower()) else found.group()
 
-    def less(found: re.Match[str]) -> str:
-        whole, stem = found.group(), found.group(1)
-        return whole if _key(whole) in known or not says(stem) else f"without {stem}, "
+    def less(found: re.Match[str]) -> str:  # "boatless", "a fog free forest", "a no-boat lake"
+        whole, following = found.group(), found.group(3)
+        stem = found.group(1) or found.group(2) or found.group(4)
+        if _key(whole) in known or not says(stem) or (following and not says(following)):
+            return whole
+        return f"without {stem}; "
+
+    def negative(found: re.Match[str]) -> str:
+        return f", no {found.group(1).replace(',', '、')}"
 
     if re.search(r"\b[a-z]{3}", text):  # else capitals tell no name
         text = _STREET.sub(street, text)
-    text = _FIRST.sub(r"没有\1，", _plain(text.lower().translate(_letters())))
-    return re.sub(r"\b([a-z]+)(?:-free|less)\b", less, text)
+    text = _plain(text.lower().translate(_letters()))
+    text = _DASH.sub(", ", _NEGATIVE.sub(negative, _SLASH.sub(" | ", text)))
+    return _LESS.sub(less, _FIRST.sub(r"没有\1，", _BESIDES.sub("有", _EXCEPT.sub("除了", text))))
 
 
 def _plain(text: str) -> str:
@@ -211,8 +247,19 @@ def _key(text: str) -> tuple[str, ...]:
         if len(token) > 3 and re.search("[^sui]s$", token) and token not in _KEEP
         else token
         for token in said
-        if token not in ("a", "an", "the")
+        if token not in _ARTICLES
     )
+
+
+def _articles(text: str) -> set[int]:
+    """Returns before which of its tokens an article stands."""
+    found, at = set(), 0
+    for token in _TOKENS.findall(text):
+        if token in _ARTICLES:
+            found.add(at)
+        else:
+            at += 1
+    return found
 
 
 Table = dict[tuple[str, ...], frozenset[str]]
@@ -272,7 +319,7 @@ def _frozen(found: dict[tuple[str, ...], set[str]]) -> Table:
 def pieces(text: str, aside: bool = True) -> list[Piece]:
     """Cuts a text into the longest phrases that the lexicon knows, and single unknown tokens."""
     said = tuple(spell(word, aside) for word in _key(text))
-    known, found, start = table(aside), [], 0
+    known, articles, found, start = table(aside), _articles(text), [], 0
     while start < len(said):
         for end in range(min(start + LONGEST, len(said)), start, -1):
             marks = known.get(said[start:end])
@@ -280,7 +327,7 @@ def pieces(text: str, aside: bool = True) -> list[Piece]:
                 break
         else:
             end, marks = start + 1, None
-        found.append(Piece(_join(said[start:end]), start, end, marks))
+        found.append(Piece(_join(said[start:end]), start, end, marks, start in articles))
         start = end
     return found
 
@@ -368,7 +415,7 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
     excluded: dict[str, set[str]] = {}
     clauses: list[list[str]] = [[]]  # of each piece, what it is to the sun or the moon
     unknown: list[tuple[Piece, bool]] = []
-    scope, fresh, before, moon = "", True, "", False
+    scope, since, fresh, before, moon = "", 0, True, "", False
     for index, piece in enumerate(said):
         marks = piece.marks or frozenset()
         values = piece.values
@@ -379,31 +426,50 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
         pause = _PAUSE.match(piece.text) is not None
         if not marks and not pause:
             unknown.append((piece, piece.marks is None and not scope))
-        if "end" in marks and not fresh and (scope, piece.text) != ("without", "and"):
+        if "end" in marks and scope and not fresh and _ends(said, since, index, scope):
             scope = ""
-        inside = scope != ""
+        inside = scope != "" or (bool(values) and _is_gone(said, index))
+        if "except" in marks:
+            bare = _is_bare(said[:index])
+            marks |= {"but"} if bare else {"not"}
+            if bare and named.get("object", ("", 0))[0] == "nothing":
+                del named["object"]
+        if _rules_out_before(said, index):
+            marks -= _NO
         if pause or "but" in marks:
             clauses.append([])
-            scope = ""
+            if not (scope and _goes_on(said, since, index, scope)):
+                scope = ""
         elif marks & _NO:
-            scope, fresh = min(marks & _NO), True
-        elif scope:
+            # Two of them cancel out: "not without a boat". "Can't see no boat" only insists.
+            double = scope and since == index - 1 and piece.text not in ("no", "not", "never")
+            scope, since, fresh = "" if double else min(marks & _NO), index, True
+        elif inside:
+            side = _kind(said, index)
+            if side in _SIDES and "body" in clauses[-1]:  # "the sun is not on the left"
+                excluded.setdefault("light", set()).add(side)
             times = [value for value in values if value != "night" or not body]
             if body and not times:
                 named["light"] = "hidden", piece.end
             for value in times:
                 excluded.setdefault(OF[value], set()).add(value)
             fresh = fresh and "stop" in marks
-            scope = "" if scope == "un" else scope
+            if scope == "un" and not set(piece.text) <= {"一", "再", *_MEASURES}:
+                scope = ""
         else:
             for value in values:
                 if body and value == "night":  # the moon may be seen by day, too
                     continue
                 old, end = named.get(OF[value], ("day", 0))
-                if old == "day" or before == "的" or end == piece.start:
+                follows = end == piece.start and value != "nothing"
+                if old == "day" or before == "的" or follows:
                     named[OF[value]] = value, piece.end
+        if not scope and _opens(said, index):
+            scope, since, fresh = "not", index - 1, False
         if not pause:
-            kind = "" if inside else _kind(said, index)
+            kind = _kind(said, index)
+            if inside:  # of "no boat on the left" the sun says nothing
+                kind = "and" if kind == "object" else ""
             if kind or not lexicon.is_chinese(piece.text) or clauses[-1][-1:] != [""]:
                 clauses[-1].append(kind)  # unknown characters in a row are one word
         before = piece.text
@@ -423,6 +489,117 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
     if near:
         told.setdefault("light", min(near)[1])
     return Understood(told, excluded, places=tuple(dict.fromkeys(places))), _runs(unknown)
+
+
+def _ends(said: Sequence[Piece], since: int, index: int, scope: str) -> bool:
+    """Returns whether a word such as "in" ends what is ruled out from the piece `since` on."""
+    if said[index].text == "as":  # "no boat as night falls", but "no such thing as a boat"
+        return bool(said[index - 1].values)
+    if (scope, said[index].text) == ("without", "and"):  # goes on, but not in "and a house"
+        return _is_new(said, since, index)
+    return True
+
+
+def _is_new(said: Sequence[Piece], since: int, index: int) -> bool:
+    """Returns whether an article begins something new: "no boats, a house" has a house.
+
+    It does not in a list in which each has one: "without a boat, a tree or a house".
+    """
+    alike = any(piece.article for piece in said[since + 1 : index])
+    return not alike and any(piece.article for piece in said[index + 1 : index + 2])
+
+
+def _goes_on(said: Sequence[Piece], since: int, index: int, scope: str) -> bool:
+    """Returns whether what is ruled out goes on after a comma.
+
+    It does in a list that ends in "or", as in "no boats, trees or houses", between Chinese commas
+    of a list (没有树、船), and after "without" in one that ends in "and", of like things.
+    """
+    mark, past = said[index].text, said[since + 1 : index]
+    if mark == ":":  # "exclude: boats"
+        return not past
+    if not past or mark not in (",", "、", "/"):
+        return False
+    if mark != ",":
+        return not _is_new(said, since, index)
+    over = any(piece.text in _OR for piece in past)  # "no boats or trees, a lake or a sea"
+    alike = {OF[value] for piece in past for value in piece.values}
+    for at in range(index, min(len(said) - 1, index + REACH)):
+        piece = said[at + 1]
+        if piece.text in _OR:
+            return not over or at == index
+        if (scope, piece.text) == ("without", "and"):
+            following = said[at + 2].values if at + 2 < len(said) else []
+            return not over and {OF[value] for value in following} == alike
+        marks = piece.marks or frozenset()
+        paused = _PAUSE.match(piece.text) and piece.text not in (",", "、", "/")
+        if _is_new(said, since, at) or paused or marks & {"end", "but", *_NO}:
+            return False
+    return False
+
+
+def _opens(said: Sequence[Piece], index: int) -> bool:
+    """Returns whether a phrase such as "no people" begins a list: "no people or boats"."""
+    following = said[index + 1 : index + 2]
+    if not following or not re.match("(?:no|without) |没有.|不要.", said[index].text):
+        return False
+    if following[0].text in ("和", "与", *_OR):
+        return True
+    return following[0].text == "," and _goes_on(said, index - 1, index + 1, "not")
+
+
+def _rules_out_before(said: Sequence[Piece], index: int) -> bool:
+    """Returns whether a piece rules out what stands before it: not in "missing its boat"."""
+    piece, following = said[index], said[index + 1 : index + 2]
+    marks = piece.marks or frozenset()
+    hidden = "beside hidden" in marks and piece.text.startswith(("no", "不"))
+    if not hidden and "gone" not in marks:
+        return False
+    return not following or bool(
+        _PAUSE.match(following[0].text)
+        or (following[0].marks or frozenset()) & {"end", "but"}
+        or following[0].text in ("from", "了")
+    )
+
+
+def _is_gone(said: Sequence[Piece], index: int) -> bool:
+    """Returns whether what follows a thing rules it out: "boats are not allowed", 船除外."""
+    piece, at = said[index], index + 1
+    last = said[max(index - 1, 0)]
+    if _is_place(piece) or (_is_place(last) and not last.values):
+        return False  # the lake of "the boat on the lake is gone"
+    if at < len(said) and _is_place(said[at]):
+        place = at + (1 if said[at].values else 2)
+        at = place if place < len(said) and said[place].text in _BE else at
+    while at < min(len(said), index + REACH):
+        last = said[at]
+        marks = last.marks or frozenset()
+        if _rules_out_before(said, at):
+            return True
+        same = {OF[v] for v in last.values} == {OF[v] for v in piece.values}
+        joined = last.text in ("and", "和", "与", "、", *_OR) or same
+        idle = ("stop" in marks and "end" not in marks) or last.text.endswith("ly")
+        if not idle and (piece.article or not joined):
+            return False
+        at += 1
+    return False
+
+
+def _is_place(piece: Piece) -> bool:
+    """Returns whether a piece begins with a preposition of place."""
+    return piece.text.split(" ")[0] in _PLACE
+
+
+def _is_bare(past: Sequence[Piece]) -> bool:
+    """Returns whether there is nothing so far, so that "except a boat" has a boat."""
+    for piece in reversed(past[-REACH:]):
+        if piece.text in (".", ";", "!", "?", "。"):
+            return False
+        if piece.text in ("nothing", "nobody", "none", "bare") or "nothing" in piece.values:
+            return True
+        if (piece.marks or frozenset()) & _NO:
+            return True
+    return False
 
 
 def _is_sky(piece: Piece) -> bool:

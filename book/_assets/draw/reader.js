@@ -7,6 +7,7 @@ const SURE = 0.998; // probability from which a reading of the student counts
 const NEAR = 6; // pieces from "sun" to "left", at most
 const GUESSES = 32; // pieces of a prompt that the student reads
 const LONGEST = 10; // tokens of a phrase
+const REACH = 24; // pieces in which a list ends, and from "boats" to "are not allowed", at most
 const NO = ["not", "un", "without"];
 const TOKENS = new RegExp(`[${CHINESE}]|(?:(?![${CHINESE}])${LETTER})+|[,.;:!?、。…()|/\\n]`, "gu");
 const PAUSE = /^[,.;:!?、。…()|/\n]/u;
@@ -14,11 +15,26 @@ const HAS_CHINESE = new RegExp(`[${CHINESE}]`, "u");
 // JavaScript's \b, \s and trim know other characters than Python's.
 const WORD = "[\\p{L}\\p{N}_]";
 const EDGE = `(?:(?<!${WORD})(?=${WORD})|(?<=${WORD})(?!${WORD}))`;
+const ARTICLES = ["a", "an", "the"];
+const OR = ["or", "nor", "或", "或者"]; // before the last of a list
+const BE = ["is", "are", "was", "were", "be"];
+const PLACE = ["on", "in", "at", "by", "near", "over", "under", "behind", "of", "across"];
+const MEASURES = "个只条艘座棵株片朵丝点颗轮张栋间幢叶扇匹位名滴抹缕"; // "a boat" is 一艘船
 const NOT = [
   [new RegExp(`${EDGE}can(?:no|[’']?)t${EDGE}`, "gu"), "can not"],
   [new RegExp(`${EDGE}won[’']t${EDGE}`, "gu"), "will not"],
   [new RegExp(`n[’']t${EDGE}`, "gu"), " not"],
+  [new RegExp(`${EDGE}w/(?:o|out)${EDGE}`, "gu"), "without"],
+  [new RegExp(`${EDGE}(?:hardly|scarcely|barely)(?= (?:an?|any)${EDGE})`, "gu"), "no"],
+  [new RegExp(`(?<![0-9a-z.,:/\\-])0(?= ?(?:[a-z]{3}|[${CHINESE}]))`, "gu"), "没有"], // "0 boats"
 ];
+// "Besides a boat", and "nothing but a boat": 除了船，还有…, 除了船，什么都没有.
+const BESIDES = /除了?(?=[^。;!?\n]*(?:[还也][有要想]|什么[都也][没不]|别无|空无))/gu;
+const EXCEPT = /除(?=[^了。,;]{1,8}[以之]外)/gu;
+const DASH = /[—―]+|--+| [–\-] /gu;
+const SLASH = / \/ /gu; // "trees / sunset" are two wishes, "no trees/houses" is one
+// Negative prompts of other generators: "--no boats, trees".
+const NEGATIVE = new RegExp(`(?:--no|${EDGE}negative prompt)${EDGE}:?([^\\-.;\\n]*)`, "gu");
 const STREET = new RegExp(
   `${EDGE}[A-Z][a-z]+(?= (?:Street|Road|Drive|Lane|Avenue|Boulevard|Square)${EDGE})`,
   "gu",
@@ -26,7 +42,7 @@ const STREET = new RegExp(
 const SMALL = new RegExp(`${EDGE}[a-z]{3}`, "u"); // else capitals tell no name
 // "Not a single boat" has its object first in Chinese: 一艘船也没有.
 const FIRST = new RegExp(
-  "(?:连?[一半][个只条艘座棵株片朵丝点颗轮张栋间幢叶扇匹位名滴抹缕]?|连|什么|任何|别的|其他|其它)" +
+  `(?:连?[一半][${MEASURES}]?|连|什么|任何|别的|其他|其它)` +
     "([^。、,.;也都 \\n]{1,6}?)[也都](?:没有?|不要|看?不见|看不到)" +
     `(?=$|[的了]|[^${CHINESE}])`,
   "gu",
@@ -42,7 +58,11 @@ const PLACES =
 const HIDDEN = ["hidden", "concealed", "veiled", "masked", "obscured"];
 const SIDES = ["left", "middle", "right"];
 const LIGHT = [...SIDES, "hidden"];
-const LESS = new RegExp(`${EDGE}([a-z]+)(?:-free|less)${EDGE}`, "gu");
+const LESS = new RegExp(
+  `${EDGE}([a-z]+)(?:-free|-?less)${EDGE}|${EDGE}([a-z]+) free(?= ([a-z]+))` +
+    `|${EDGE}(?:no|non|un)-([a-z]+)${EDGE}`,
+  "gu",
+);
 const SPACE =
   "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
 const SPACES_BEFORE = new RegExp(`^${SPACE}+`, "u");
@@ -67,12 +87,23 @@ export function shorten(prompt) {
 function key(text) {
   // its tokens, without articles and without the s of a plural
   return (text.match(TOKENS) ?? [])
-    .filter((token) => !["a", "an", "the"].includes(token))
+    .filter((token) => !ARTICLES.includes(token))
     .map((token) =>
       count(token) > 3 && /[^sui]s$/u.test(token) && !KEEP.includes(token)
         ? token.slice(0, -1)
         : token,
     );
+}
+
+function articles(text) {
+  // before which of its tokens an article stands
+  const found = new Set();
+  let at = 0;
+  for (const token of text.match(TOKENS) ?? []) {
+    if (ARTICLES.includes(token)) found.add(at);
+    else at++;
+  }
+  return found;
 }
 
 function* slips(word) {
@@ -137,7 +168,8 @@ export class Reader {
       if (!Object.keys(found).length) lost.push(...item[0].split(" "));
     }
     const all = this.guess(plain);
-    if (said.some(hasSide)) delete all.light; // the student does not know what stands there
+    // The student does not know what stands there, or does not.
+    if (said.some((piece) => hasSide(piece) || isNo(piece))) delete all.light;
     told = { ...open(all), ...told };
     return { named: told, excluded, unknown: [...new Set(lost)], cut: count(kept) < count(whole) };
   }
@@ -157,22 +189,30 @@ export class Reader {
     }
     plain = [...plain.toLowerCase()].map((c) => this.letters.get(c) ?? c).join("");
     for (const [short, long] of NOT) plain = plain.replace(short, long);
-    return plain.replace(FIRST, "没有$1，").replace(LESS, (whole, stem) =>
-      this.table.has(key(whole).join(" ")) || !says(stem) ? whole : `without ${stem}, `,
-    );
+    const negative = (_, list) => `, no ${list.replaceAll(",", "、")}`;
+    plain = plain.replace(SLASH, " | ").replace(NEGATIVE, negative).replace(DASH, ", ");
+    plain = plain.replace(EXCEPT, "除了").replace(BESIDES, "有").replace(FIRST, "没有$1，");
+    // "Boatless", "a fog free forest", "a no-boat lake".
+    return plain.replace(LESS, (whole, one, two, following, three) => {
+      const stem = one ?? two ?? three;
+      const known = this.table.has(key(whole).join(" "));
+      return known || !says(stem) || (following && !says(following)) ? whole : `without ${stem}; `;
+    });
   }
 
   /** The longest phrases that the lexicon knows, and single unknown tokens. */
   pieces(text) {
     const said = key(text).map((word) => this.spell(word));
     const found = [];
+    const after = articles(text);
     for (let start = 0; start < said.length;) {
       let end = Math.min(start + LONGEST, said.length);
       while (end > start && !this.table.has(said.slice(start, end).join(" "))) end--;
       const marks = end > start ? this.table.get(said.slice(start, end).join(" ")) : null;
       if (!marks) end = start + 1;
       const tokens = said.slice(start, end);
-      found.push({ text: tokens.join(isChinese(tokens.join("")) ? "" : " "), start, end, marks });
+      const joined = tokens.join(isChinese(tokens.join("")) ? "" : " ");
+      found.push({ text: joined, start, end, marks, article: after.has(start) });
       start = end;
     }
     return found;
@@ -206,9 +246,9 @@ export class Reader {
     const excluded = new Map();
     const unknown = [];
     const clauses = [[]]; // of each piece, what it is to the sun or the moon
-    let [scope, fresh, before, moon] = ["", true, "", false];
+    let [scope, since, fresh, before, moon] = ["", 0, true, "", false];
     for (const [index, piece] of said.entries()) {
-      const marks = piece.marks ?? [];
+      let marks = piece.marks ?? [];
       const has = (mark) => marks.includes(mark);
       let values = this.values(piece);
       const onlyBefore = marks.filter((mark) => mark.startsWith("before"));
@@ -217,18 +257,31 @@ export class Reader {
       }
       const body = has("sun") || has("moon");
       const pause = PAUSE.test(piece.text);
-      const negation = NO.find(has);
       moon ||= has("moon");
       if (!marks.length && !pause) unknown.push([piece, piece.marks === null && !scope]);
-      if (has("end") && !fresh && !(scope === "without" && piece.text === "and")) scope = "";
-      const inside = scope !== "";
+      if (has("end") && scope && !fresh && this.ends(said, since, index, scope)) scope = "";
+      const inside = scope !== "" || (values.length > 0 && this.isGone(said, index));
+      if (has("except")) {
+        const bare = this.isBare(said.slice(0, index));
+        marks = [...marks, bare ? "but" : "not"];
+        if (bare && named.get("object")?.[0] === "nothing") named.delete("object");
+      }
+      if (rulesOutBefore(said, index)) marks = marks.filter((mark) => !NO.includes(mark));
+      const negation = NO.find(has);
       if (pause || has("but")) {
         clauses.push([]);
-        scope = "";
+        if (!(scope && this.goesOn(said, since, index, scope))) scope = "";
       } else if (negation) {
-        scope = negation;
-        fresh = true;
-      } else if (scope) {
+        // Two of them cancel out: "not without a boat". "Can't see no boat" only insists.
+        const double =
+          scope && since === index - 1 && !["no", "not", "never"].includes(piece.text);
+        [scope, since, fresh] = [double ? "" : negation, index, true];
+      } else if (inside) {
+        const side = this.kind(said, index);
+        if (SIDES.includes(side) && clauses.at(-1).includes("body")) {
+          // "the sun is not on the left"
+          excluded.set("light", (excluded.get("light") ?? new Set()).add(side));
+        }
         const times = values.filter((value) => value !== "night" || !body);
         if (body && !times.length) named.set("light", ["hidden", piece.end]);
         for (const value of times) {
@@ -236,18 +289,22 @@ export class Reader {
           excluded.set(name, (excluded.get(name) ?? new Set()).add(value));
         }
         fresh &&= has("stop");
-        if (scope === "un") scope = "";
+        const measure = [...piece.text].every((c) => `一再${MEASURES}`.includes(c));
+        if (scope === "un" && !measure) scope = "";
       } else {
         for (const value of values) {
           if (body && value === "night") continue; // the moon may be seen by day, too
           const name = this.of.get(value);
           const [old, end] = named.get(name) ?? ["day", 0];
-          if (old === "day" || before === "的" || end === piece.start)
+          const follows = end === piece.start && value !== "nothing";
+          if (old === "day" || before === "的" || follows)
             named.set(name, [value, piece.end]);
         }
       }
+      if (!scope && this.opens(said, index)) [scope, since, fresh] = ["not", index - 1, false];
       if (!pause) {
-        const kind = inside ? "" : this.kind(said, index);
+        let kind = this.kind(said, index);
+        if (inside) kind = kind === "object" ? "and" : ""; // "no boat on the left"
         const last = clauses.at(-1);
         if (kind || !isChinese(piece.text) || last.at(-1) !== "") last.push(kind);
       }
@@ -277,6 +334,86 @@ export class Reader {
 
   values(piece) {
     return [...this.of.keys()].filter((value) => (piece.marks ?? []).includes(value));
+  }
+
+  attributesOf(piece) {
+    return new Set(this.values(piece ?? {}).map((value) => this.of.get(value)));
+  }
+
+  /** Does a word such as "in" end what is ruled out from the piece `since` on? */
+  ends(said, since, index, scope) {
+    const { text } = said[index];
+    // "no boat as night falls", but "no such thing as a boat"
+    if (text === "as") return this.values(said[index - 1]).length > 0;
+    if (scope === "without" && text === "and") return isNew(said, since, index);
+    return true;
+  }
+
+  /** Does what is ruled out go on after a comma? See `reader._goes_on`. */
+  goesOn(said, since, index, scope) {
+    const mark = said[index].text;
+    const past = said.slice(since + 1, index);
+    if (mark === ":") return !past.length; // "exclude: boats"
+    if (!past.length || ![",", "、", "/"].includes(mark)) return false;
+    if (mark !== ",") return !isNew(said, since, index);
+    const over = past.some((piece) => OR.includes(piece.text)); // "no boats or trees, a lake"
+    const known = new Set(past.flatMap((piece) => [...this.attributesOf(piece)]));
+    for (let at = index; at < Math.min(said.length - 1, index + REACH); at++) {
+      const { text, marks } = said[at + 1];
+      if (OR.includes(text)) return !over || at === index;
+      if (scope === "without" && text === "and") {
+        return !over && isSame(this.attributesOf(said[at + 2]), known);
+      }
+      const paused = PAUSE.test(text) && ![",", "、", "/"].includes(text);
+      const ended = (marks ?? []).some((mark) => ["end", "but", ...NO].includes(mark));
+      if (isNew(said, since, at) || paused || ended) return false;
+    }
+    return false;
+  }
+
+  /** Does a phrase such as "no people" begin a list: "no people or boats"? */
+  opens(said, index) {
+    const following = said[index + 1]?.text;
+    if (following === undefined || !/^(?:(?:no|without) |没有.|不要.)/u.test(said[index].text)) {
+      return false;
+    }
+    if (["和", "与", ...OR].includes(following)) return true;
+    return following === "," && this.goesOn(said, index - 1, index + 1, "not");
+  }
+
+  /** Does what follows a thing rule it out: "boats are not allowed", 船除外? */
+  isGone(said, index) {
+    const piece = said[index];
+    const before = said[index - 1];
+    if (isPlace(piece) || (isPlace(before) && !this.values(before).length)) return false;
+    let at = index + 1;
+    if (isPlace(said[at])) {
+      const place = at + (this.values(said[at]).length ? 1 : 2);
+      if (BE.includes(said[place]?.text)) at = place;
+    }
+    const own = this.attributesOf(piece);
+    for (; at < Math.min(said.length, index + REACH); at++) {
+      const { text, marks: may } = said[at];
+      const marks = may ?? [];
+      if (rulesOutBefore(said, at)) return true;
+      const joined =
+        ["and", "和", "与", "、", ...OR].includes(text) ||
+        isSame(this.attributesOf(said[at]), own);
+      const idle = (marks.includes("stop") && !marks.includes("end")) || text.endsWith("ly");
+      if (!idle && (piece.article || !joined)) return false;
+    }
+    return false;
+  }
+
+  /** Is there nothing so far, so that "except a boat" has a boat? */
+  isBare(past) {
+    for (const piece of past.slice(-REACH).reverse()) {
+      if ([".", ";", "!", "?", "。"].includes(piece.text)) return false;
+      if (["nothing", "nobody", "none", "bare"].includes(piece.text)) return true;
+      if (this.values(piece).includes("nothing")) return true;
+      if ((piece.marks ?? []).some((mark) => NO.includes(mark))) return true;
+    }
+    return false;
   }
 
   isSky(piece) {
@@ -340,6 +477,34 @@ function hasSide(piece) {
   const said = piece.text.split(" ");
   const beside = (piece.marks ?? []).some((mark) => mark.startsWith("beside"));
   return beside || said.includes("left") || said.includes("right");
+}
+
+function isNo(piece) {
+  return (piece.marks ?? []).some((mark) => [...NO, "gone", "except"].includes(mark));
+}
+
+const isPlace = (piece) => PLACE.includes(piece?.text.split(" ")[0]);
+const isSame = (a, b) => a.size === b.size && [...a].every((item) => b.has(item));
+
+// Does an article begin something new? "No boats, a house" has a house.
+function isNew(said, since, index) {
+  const alike = said.slice(since + 1, index).some((piece) => piece.article);
+  return !alike && (said[index + 1]?.article ?? false);
+}
+
+// Does a piece rule out what stands before it? Not in "missing its boat".
+function rulesOutBefore(said, index) {
+  const { text, marks: may } = said[index];
+  const marks = may ?? [];
+  const hidden = marks.includes("beside hidden") && /^(?:no|不)/u.test(text);
+  if (!hidden && !marks.includes("gone")) return false;
+  const following = said[index + 1];
+  return (
+    !following ||
+    PAUSE.test(following.text) ||
+    (following.marks ?? []).some((mark) => mark === "end" || mark === "but") ||
+    ["from", "了"].includes(following.text)
+  );
 }
 
 // Where the sides stand on which the sun or the moon may be, after their distances.
