@@ -50,9 +50,14 @@ BATCH = 8 if TINY else 256
 RATE = 1.5  # times the rate of the recipe, whose batches are an eighth of these
 AVERAGE = 0.9995  # momentum of the weights' average, over about 2,000 steps
 
-if keras.backend.backend() != "jax":
-    raise SystemExit(f"Keras runs on {keras.backend.backend()!r}; set KERAS_BACKEND=jax.")
 app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.callback()
+def on_jax() -> None:
+    """Ends the program where Keras runs on another library."""
+    if keras.backend.backend() != "jax":
+        raise SystemExit(f"Keras runs on {keras.backend.backend()!r}; set KERAS_BACKEND=jax.")
 
 
 # ---------------------------------------------------------------- data

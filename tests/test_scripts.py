@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -31,12 +32,18 @@ def module(path: Path):
     return made
 
 
+def keep_backend(monkeypatch) -> None:
+    """Undoes at the end what a program says of Keras's backend, for the tests that follow."""
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "tensorflow"))
+
+
 def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
 @pytest.mark.parametrize("path", [*BENCHMARKS, *PEERS, *SCRIPTS], ids=named)
 def test_a_program_does_no_work_when_it_is_imported(path, monkeypatch, capsys):
+    keep_backend(monkeypatch)
     monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
     monkeypatch.setattr(Path, "write_text", lambda *_: pytest.fail("it writes"))
     monkeypatch.setattr(Path, "write_bytes", lambda *_: pytest.fail("it writes"))
@@ -46,6 +53,7 @@ def test_a_program_does_no_work_when_it_is_imported(path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("path", [*BENCHMARKS, *SCRIPTS], ids=named)
 def test_a_command_line_is_typers(path, monkeypatch):
+    keep_backend(monkeypatch)
     monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
     source = path.read_text(encoding="utf-8")
     if "typer.run(main)" not in source:

@@ -40,7 +40,7 @@ def as_webp(png: Path) -> Path:
         if webp.stat().st_size > LARGE:
             lossy = io.BytesIO()
             # Sharp: colours of a pixel do not run into its neighbours'.
-            pixels.save(lossy, "WEBP", quality=80, method=6, use_sharp_yuv=True)
+            pixels.save(lossy, "WEBP", quality=75, method=6, use_sharp_yuv=True)
             if lossy.tell() < webp.stat().st_size:
                 webp.write_bytes(lossy.getvalue())
     return webp
