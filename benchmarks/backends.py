@@ -113,8 +113,8 @@ def summary(runs: Sequence[Mapping[str, Any]], slow: Sequence[Mapping[str, Any]]
     ]
     return {
         "first_call": max(run["first_call"] for run in runs),
-        "seconds": [float(np.median(seconds)), *bench.median_interval(seconds)],
-        "ratio": [float(np.median(ratios)), *bench.median_interval(ratios)],
+        "seconds": bench.median_and_interval(seconds),
+        "ratio": bench.median_and_interval(ratios),
         "processes": [run["seconds"] for run in runs],
     }
 

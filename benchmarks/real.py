@@ -219,8 +219,7 @@ def main(
 
     def keep() -> None:
         result["seconds"] = round(time.perf_counter() - start, 1)
-        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-        files.write_atomic(out, text.encode())
+        records.write(out, result)
 
     def attempt(measure: Callable[[], Any]) -> Any:
         """Measures one thing; what fails is told, and the rest goes on."""
@@ -234,7 +233,7 @@ def main(
             gc.collect()
 
     # Each part: its name, the seconds that it may take, how to measure it, where to keep it.
-    todo: list[tuple[str, float, Callable[[], Any], Callable[[Any], None]]] = []
+    planned: list[tuple[str, float, Callable[[], Any], Callable[[Any], None]]] = []
     sides = {n: side or (SIDES[n] if on == "cpu" and not tiny else None) for n in names}
     calls, batches = (11, (4,)) if on == "cpu" else (30, (4, 32))
     half = pytorch.ceilings(torch.bfloat16)
@@ -280,7 +279,7 @@ def main(
         for n in names:
             options: dict[str, Any] = {"tiny": tiny, "side": sides[n]}
             measure = partial(diffusion.image_rows, n, pairs=pairs, **options)
-            todo.append((f"{n}, images", expect(n, "images"), measure, partial(keep_images, n)))
+            planned.append((f"{n}, images", expect(n, "images"), measure, partial(keep_images, n)))
     late: list[Any] = []
     for n in names if "forwards" in chosen else ():
         options = {"tiny": tiny, "side": sides[n], "longest": LIMIT / 3 if on == "cpu" else None}
@@ -290,7 +289,7 @@ def main(
         some = tuple(r.strip() for r in rungs.split(";")) if rungs else some
         for rung in some:
             measure = partial(diffusion.climb, n, (rung,), pairs=pairs, **options)
-            where = late if rung in COMPILED else todo
+            where = late if rung in COMPILED else planned
             where.append((f"{n}, {rung}", expect(n, rung), measure, partial(keep_forward, n, rung)))
     for n in names if "throughput" in chosen else ():
         if on == "cpu" and not tiny and n == "SDXL":
@@ -299,7 +298,7 @@ def main(
         options = {"tiny": tiny, "side": sides[n], "most": most, "budget": budget, "calls": calls}
         measure = partial(diffusion.throughput, n, **options)
         guess = min(expect(n, "throughput"), 2 * budget + 5)
-        todo.append((f"{n}, throughput", guess, measure, partial(keep_throughput, n)))
+        planned.append((f"{n}, throughput", guess, measure, partial(keep_throughput, n)))
 
     def keep_alone(name: str, made: Any) -> None:
         row = result["llm"].get("writes", {}).get(name, {})
@@ -310,17 +309,17 @@ def main(
         climb = partial(transformers_llm.climb, tokens, pairs=pairs, batches=batches, tiny=tiny)
         each = 2 * 25 * tokens * 135e6 * 4 / (half.gigabytes_per_second * 1e9) * pairs
         each = 30.0 if tiny else each + COMPILING
-        todo.append(("llm", each, climb, keep_llm))
+        planned.append(("llm", each, climb, keep_llm))
         ways = [n for n in transformers_llm.RUNGS if "compiled" not in n]
         ways += [f"{transformers_llm.SLOW}, batch of {b}" for b in batches]
         for way in (*ways, "llama.cpp") if on == "cpu" else ():
             if not tiny or way == ways[0]:
                 measure = partial(transformers_llm.alone, way, tokens, tiny=tiny)
-                todo.append((f"llm, memory of {way}", 8.0, measure, partial(keep_alone, way)))
-    todo += late
-    total = sum(each for _, each, *_ in todo) / 60
-    log(f"{len(todo)} parts, about {total:.0f} minutes with {threads} threads; {half}")
-    for title, each, measure, keep_it in todo:
+                planned.append((f"llm, memory of {way}", 8.0, measure, partial(keep_alone, way)))
+    planned += late
+    total = sum(each for _, each, *_ in planned) / 60
+    log(f"{len(planned)} parts, about {total:.0f} minutes with {threads} threads; {half}")
+    for title, each, measure, keep_it in planned:
         if plan:
             log(f"{title}: about {each / 60:.1f} minutes")
             continue

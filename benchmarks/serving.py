@@ -38,11 +38,6 @@ SERVERS = {
 }
 
 
-def over_runs(values: Sequence[float]) -> list[float]:
-    """Returns the median of one value for each run, and the ends of its interval."""
-    return [float(np.median(values)), *bench.median_interval(values)]
-
-
 def row(part: float, runs: Sequence[Load]) -> dict[str, Any]:
     """Returns what is kept of a load's runs; times in seconds, rates per second."""
     served = np.concatenate([run.latency[run.status == 200] for run in runs])
@@ -53,9 +48,12 @@ def row(part: float, runs: Sequence[Load]) -> dict[str, Any]:
         "sent": sum(len(run.due) for run in runs),
         "counts": {str(status): count for status, count in sorted(counts.items())},
         "lost": sum(run.lost for run in runs),
-        "latency": {f"p{q}": over_runs([run.percentile(q) for run in runs]) for q in (50, 95)},
+        "latency": {
+            f"p{q}": bench.median_and_interval([run.percentile(q) for run in runs])
+            for q in (50, 95)
+        },
         "p99 of all runs": float(np.percentile(served, 99)),
-        "goodput": over_runs([run.goodput(WITHIN) for run in runs]),
+        "goodput": bench.median_and_interval([run.goodput(WITHIN) for run in runs]),
     }
 
 

@@ -422,7 +422,6 @@ def bench_(
     against: Annotated[str, typer.Option(help="Another one, as the baseline of the first.")] = "",
 ) -> None:
     """Time every way to the same images on this machine, and measure their quality."""
-    import json
     import time
 
     from genlib import files
@@ -432,7 +431,7 @@ def bench_(
     if callable_ or against:
         _bench_callable(callable_, against, pairs, out, overwrite)
         return
-    from genlib import ladder
+    from genlib import ladder, records
     from genlib.ladder import rungs
 
     ranges.check("images", images, of="images of a rung")
@@ -445,25 +444,21 @@ def bench_(
 
     result = ladder.run(chosen, images=images, pairs=pairs, processes=processes, log=log)
     result["seconds"] = round(time.perf_counter() - start, 1)
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    files.write_atomic(out, text.encode(), overwrite=overwrite)
+    records.write(out, result, overwrite=overwrite)
     for name, row in result["rungs"].items():
         typer.echo(f"{name}: {ladder.row_as_text(row)}")
 
 
 def _bench_callable(name: str, against: str, pairs: int, out: str, overwrite: bool) -> None:
     """Times a reader's own function, and writes the record."""
-    import json
-
-    from genlib import files
+    from genlib import files, records
     from genlib.bench import external
 
     files.check_file(out, overwrite=overwrite)  # before the work, not after it
     if not name:
         raise ValueError(f"--against {against} needs --callable: what is to be compared with it?")
     result = external.run(name, against or None, pairs)
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    files.write_atomic(out, text.encode(), overwrite=overwrite)
+    records.write(out, result, overwrite=overwrite)
     for line in external.lines(result):
         typer.echo(line)
 

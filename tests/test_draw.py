@@ -271,6 +271,7 @@ def test_prompts_are_understood_alike(browser: webdriver.Chrome, texts: list[str
             "named": known.named,
             "excluded": {name: sorted(values) for name, values in known.excluded.items()},
             "unknown": list(known.unknown),
+            "places": list(known.places),
             "cut": known.cut,
         }
         found["excluded"] = {name: sorted(values) for name, values in found["excluded"].items()}

@@ -22,6 +22,7 @@ from genlib.bench.timing import (
     compare,
     coverage,
     measure,
+    median_and_interval,
     median_interval,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "format_seconds",
     "glue",
     "measure",
+    "median_and_interval",
     "median_interval",
     "share_of_limit",
     "threads",

@@ -67,6 +67,19 @@ def median_interval(
     return float(array[r - 1]), float(array[-r])
 
 
+def median_and_interval(values: Sequence[float] | np.ndarray) -> list[float]:
+    """Returns the median and the ends of its 95 % interval, as records keep them.
+
+    Args:
+        values: as for `median_interval`.
+
+    Example:
+        >>> median_and_interval([3.0, 1.0, 2.0])
+        [2.0, 1.0, 3.0]
+    """
+    return [float(np.median(values)), *median_interval(values)]
+
+
 @functools.cache
 def _rank(n: int, level: float) -> int:
     """Returns which value from either end closes the interval of a median."""

@@ -774,8 +774,8 @@ def image_rows(
         spent = image_seconds(image, times)
         pairs_of = image_seconds(slow, times) / spent
         rows[title] = {
-            "seconds": [float(np.median(spent)), *bench.median_interval(spent)],
-            "ratio": [float(np.median(pairs_of)), *bench.median_interval(pairs_of)],
+            "seconds": bench.median_and_interval(spent),
+            "ratio": bench.median_and_interval(pairs_of),
             "predicted": image_seconds(slow, least) / image_seconds(image, least),
         }
     measured = {

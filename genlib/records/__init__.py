@@ -6,6 +6,7 @@ Each holds the environment in which it was measured, and when.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def save(name: str, result: dict[str, Any]) -> None:
     Raises:
         OSError: if it cannot be written; an older record then stays.
     """
-    record = {"environment": bench.environment(), **result}
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    files.write_atomic(FOLDER / f"{name}.json", text.encode())
+    write(FOLDER / f"{name}.json", {"environment": bench.environment(), **result})
+
+
+def write(path: str | Path, result: Mapping[str, Any], *, overwrite: bool = True) -> None:
+    """Writes a result as JSON in UTF-8, whole or not at all.
+
+    Raises:
+        OSError: as `genlib.files.write_atomic`.
+    """
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    files.write_atomic(path, text.encode(), overwrite=overwrite)

@@ -197,9 +197,7 @@ def app(
                 store.put(job, made)
         notes = list(dict.fromkeys(one.note for one in made if one.note))
         if not as_json:
-            told = (
-                {NOTES: json.dumps(notes)} if notes else {}
-            )  # JSON, for a header takes only ASCII
+            told = {NOTES: json.dumps(notes)} if notes else {}  # a header takes only ASCII
             return Response(made[0].png, headers=told, media_type="image/png")
         images = [base64.b64encode(one.png).decode() for one in made]
         descriptions = [one.description for one in made]

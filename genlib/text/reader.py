@@ -119,14 +119,19 @@ class Piece:
     article: bool = False
 
     @property
+    def known(self) -> frozenset[str]:
+        """Returns its marks; none for a word that the lexicon does not know, either."""
+        return self.marks or frozenset()
+
+    @property
     def before(self) -> list[str]:
         """Returns what it says before a time or a sky, and only there."""
-        return [mark.split()[1] for mark in self.marks or () if mark.startswith("before")]
+        return [mark.split()[1] for mark in self.known if mark.startswith("before")]
 
     @property
     def values(self) -> list[str]:
         """Returns the values that it says, in the order of the attributes."""
-        return [value for value in OF if value in (self.marks or ())]
+        return [value for value in OF if value in self.known]
 
 
 def understand(prompt: str, *, aside: bool = True) -> Understood:
@@ -162,12 +167,12 @@ def understand(prompt: str, *, aside: bool = True) -> Understood:
 
 def _has_side(piece: Piece) -> bool:
     said = piece.text.split(" ")
-    beside = any(mark.startswith("beside") for mark in piece.marks or ())
+    beside = any(mark.startswith("beside") for mark in piece.known)
     return beside or "left" in said or "right" in said
 
 
 def _is_no(piece: Piece) -> bool:
-    return bool((piece.marks or frozenset()) & {*_NO, "gone", "except"})
+    return bool(piece.known & {*_NO, "gone", "except"})
 
 
 def _open(guess: dict[str, tuple[str, float]], found: Understood) -> dict[str, str]:
@@ -417,7 +422,7 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
     unknown: list[tuple[Piece, bool]] = []
     scope, since, fresh, before, moon = "", 0, True, "", False
     for index, piece in enumerate(said):
-        marks = piece.marks or frozenset()
+        marks = piece.known
         values = piece.values
         if piece.before and index + 1 < len(said) and _is_sky(said[index + 1]):
             values = piece.before
@@ -531,7 +536,7 @@ def _goes_on(said: Sequence[Piece], since: int, index: int, scope: str) -> bool:
         if (scope, piece.text) == ("without", "and"):
             following = said[at + 2].values if at + 2 < len(said) else []
             return not over and {OF[value] for value in following} == alike
-        marks = piece.marks or frozenset()
+        marks = piece.known
         paused = _PAUSE.match(piece.text) and piece.text not in (",", "、", "/")
         if _is_new(said, since, at) or paused or marks & {"end", "but", *_NO}:
             return False
@@ -551,13 +556,13 @@ def _opens(said: Sequence[Piece], index: int) -> bool:
 def _rules_out_before(said: Sequence[Piece], index: int) -> bool:
     """Returns whether a piece rules out what stands before it: not in "missing its boat"."""
     piece, following = said[index], said[index + 1 : index + 2]
-    marks = piece.marks or frozenset()
+    marks = piece.known
     hidden = "beside hidden" in marks and piece.text.startswith(("no", "不"))
     if not hidden and "gone" not in marks:
         return False
     return not following or bool(
         _PAUSE.match(following[0].text)
-        or (following[0].marks or frozenset()) & {"end", "but"}
+        or following[0].known & {"end", "but"}
         or following[0].text in ("from", "了")
     )
 
@@ -573,7 +578,7 @@ def _is_gone(said: Sequence[Piece], index: int) -> bool:
         at = place if place < len(said) and said[place].text in _BE else at
     while at < min(len(said), index + REACH):
         last = said[at]
-        marks = last.marks or frozenset()
+        marks = last.known
         if _rules_out_before(said, at):
             return True
         same = {OF[v] for v in last.values} == {OF[v] for v in piece.values}
@@ -597,7 +602,7 @@ def _is_bare(past: Sequence[Piece]) -> bool:
             return False
         if piece.text in ("nothing", "nobody", "none", "bare") or "nothing" in piece.values:
             return True
-        if (piece.marks or frozenset()) & _NO:
+        if piece.known & _NO:
             return True
     return False
 
@@ -610,7 +615,7 @@ def _is_sky(piece: Piece) -> bool:
 def _kind(said: Sequence[Piece], index: int) -> str:
     """Returns what a piece is to the sun or the moon: one of them, a side, or another thing."""
     piece = said[index]
-    marks = piece.marks or frozenset()
+    marks = piece.known
     for side in (mark.split()[1] for mark in sorted(marks) if mark.startswith("beside")):
         return side if _is_side(said, index) else ""
     if marks & {"sun", "moon"}:
@@ -629,7 +634,7 @@ def _is_side(said: Sequence[Piece], index: int) -> bool:
     last = said[index - 1] if index else None
     following = said[index + 1] if index + 1 < len(said) else None
     if said[index].text in _HIDDEN:
-        things = following.values if following and "end" not in (following.marks or ()) else []
+        things = following.values if following and "end" not in following.known else []
         return not any(OF[value] in ("land", "object") for value in things)
     if said[index].text not in ("left", "right"):
         return True
@@ -638,7 +643,7 @@ def _is_side(said: Sequence[Piece], index: int) -> bool:
     after = following.text.split(" ")[0] if following else ","
     if _PAUSE.match(after) or after in ("of", *_AND):
         return True
-    return after not in _PLACES and bool(last and (last.marks or frozenset()) & {"sun", "moon"})
+    return after not in _PLACES and bool(last and last.known & {"sun", "moon"})
 
 
 def _placed(clause: Sequence[str]) -> list[tuple[int, int]]:

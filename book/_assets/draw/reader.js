@@ -145,13 +145,16 @@ export class Reader {
     }
   }
 
-  /** Reads a prompt: `{named, excluded, unknown, cut}`. */
+  /**
+   * Reads a prompt: `{named, excluded, unknown, places, cut}`; places are sides on which something
+   * other than the sun or the moon is to stand: they are not drawn.
+   */
   understand(prompt) {
     const whole = strip(prompt);
     const kept = shorten(whole);
     const plain = this.clean(kept);
     const said = this.pieces(plain);
-    const { named, excluded, unknown } = this.lookUp(said);
+    const { named, excluded, unknown, places } = this.lookUp(said);
     const asked = unknown.filter(([, isOpen]) => isOpen).slice(0, GUESSES);
     const guesses = new Map(asked.map((item) => [item, this.guess(item[0])]));
     const open = (guess) =>
@@ -171,12 +174,8 @@ export class Reader {
     // The student does not know what stands there, or does not.
     if (said.some((piece) => hasSide(piece) || isNo(piece))) delete all.light;
     told = { ...open(all), ...told };
-    return { named: told, excluded, unknown: [...new Set(lost)], cut: count(kept) < count(whole) };
-  }
-
-  /** Sides on which something other than the sun or the moon is to stand: they are not drawn. */
-  places(prompt) {
-    return this.lookUp(this.pieces(this.clean(shorten(strip(prompt))))).places;
+    const cut = count(kept) < count(whole);
+    return { named: told, excluded, unknown: [...new Set(lost)], places, cut };
   }
 
   /** A text in small letters, with words for emoji, and with simplified characters. */

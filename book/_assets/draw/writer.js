@@ -29,7 +29,7 @@ export class Writer {
 
   /** Descriptions of images `0` to `n - 1`: `{text, values, named, note}` each. */
   describe(prompt, n, seed) {
-    const found = { ...this.reader.understand(prompt), places: this.reader.places(prompt) };
+    const found = this.reader.understand(prompt);
     const { combinations, shown } = this.lexicon;
     const reading = this.reading(found);
     const told = reading.map((part) => part.indexOf(Math.max(...part)) > 0);
