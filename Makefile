@@ -125,6 +125,7 @@ test: $(VENV)/.base ## run the library's tests and every notebook
 	@# Two at a time, each on a core of its own, so that chapters that compare times may run so too.
 	@cd runs/notebooks && OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/scripts $(chapters) -p one_core \
 	  -n 2 --maxschedchunk 1 $(foreach name,$(ALONE),--ignore $(name).ipynb) .
+	@$(BIN)/python scripts/execution_cache.py feed --cores 1
 	@cd runs/notebooks && $(chapters) $(ALONE:=.ipynb)
 	@$(BIN)/python scripts/execution_cache.py feed
 

@@ -1,10 +1,6 @@
-"""Look after the cache of executed chapters in _build/.jupyter_cache.
+"""Look after the cache of executed chapters in _build/.jupyter_cache, from which the book is built.
 
-* `check` empties it when genlib, its weights, the pins or a benchmark's result have changed:
-  the cache itself only looks at the cells.
-* `feed` puts the notebooks that the tests have executed into it, so the book need not run them.
-* `execute` runs the chapters that it lacks, one line for each, and ends with status 1 if one fails.
-* `record` writes how long each took to benchmarks/chapter-times.json, which the labels read.
+It looks at the cells alone. So `check` comes first: it sees to it that what they import counts too.
 """
 
 import datetime
@@ -16,8 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import nbformat
+import typer
 import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
@@ -30,10 +28,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 CACHE, KEY, DOCTREES = BUILD / ".jupyter_cache", BUILD / ".cache-key", BUILD / ".doctrees"
 TIMES = ROOT / "benchmarks" / "chapter-times.json"
+CORES = os.cpu_count() if not hasattr(os, "sched_getaffinity") else len(os.sched_getaffinity(0))
 MARKS = "iopub.execute_input", "shell.execute_reply"
 # A kernel talks over TCP sockets of this machine. With keys made for each kernel no other program
 # can read along; without them it warns, on every page.
 ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
 def inputs() -> Iterator[Path]:
@@ -54,14 +55,16 @@ def key() -> str:
     return whole.hexdigest()
 
 
+@app.command()
 def check() -> None:
-    """Empty the cache when the key differs; Sphinx's own memory of the pages goes with it."""
+    """Empty the cache if genlib, its weights, the pins or a benchmark's result have changed."""
     today = key()
     if KEY.exists() and KEY.read_text() == today:
         return
     if CACHE.exists():
         print("genlib, its weights, the pins or the benchmarks changed: executing all chapters.")
     shutil.rmtree(CACHE, ignore_errors=True)
+    # Sphinx's own memory of the pages goes with it.
     shutil.rmtree(DOCTREES, ignore_errors=True)
     BUILD.mkdir(exist_ok=True)
     KEY.write_text(today)
@@ -75,20 +78,29 @@ def seconds_of(notebook: nbformat.NotebookNode) -> float:
     return (max(times) - min(times)).total_seconds() if times else 0.0
 
 
-def keep(cache: JupyterCacheAbstract, name: str, executed: nbformat.NotebookNode) -> None:
-    """Put an executed notebook into the cache, under the name of its chapter."""
-    data = {"execution_seconds": seconds_of(executed)}
+def keep(
+    cache: JupyterCacheAbstract, name: str, executed: nbformat.NotebookNode, cores: int
+) -> None:
+    """Put a notebook that was executed on `cores` cores into the cache, as its chapter."""
+    data = {"execution_seconds": seconds_of(executed), "cores": cores}
     for cell in executed.cells:
         cell.metadata.pop("execution", None)  # the cache compares the cells' metadata
     bundle = CacheBundleIn(executed, str(ROOT / "book" / f"{name}.md"), data=data)
     cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
-def feed() -> None:
-    """Cache the notebooks that the tests executed."""
+@app.command()
+def feed(
+    cores: Annotated[int, typer.Option(help="How many cores each chapter had.")] = CORES,
+) -> None:
+    """Cache the notebooks that the tests have executed and that it lacks."""
     cache = get_cache(str(CACHE))
-    for path in sorted((ROOT / "runs" / "notebooks").glob("*.ipynb")):
-        keep(cache, path.stem, nbformat.read(path, as_version=4))
+    for name, chapter in chapters().items():
+        path = ROOT / "runs" / "notebooks" / f"{name}.ipynb"
+        if path.exists() and not is_cached(cache, chapter):
+            run = nbformat.read(path, as_version=4)
+            if is_executed(run):
+                keep(cache, name, run, cores)
 
 
 def chapters() -> dict[str, nbformat.NotebookNode]:
@@ -100,6 +112,12 @@ def chapters() -> dict[str, nbformat.NotebookNode]:
         for name, text in texts.items()
         if has_code(text)
     }
+
+
+def is_executed(chapter: nbformat.NotebookNode) -> bool:
+    """Whether every cell of code has run."""
+    cells = [cell for cell in chapter.cells if cell.cell_type == "code" and cell.source.strip()]
+    return all(cell.execution_count for cell in cells)
 
 
 def is_cached(cache: JupyterCacheAbstract, chapter: nbformat.NotebookNode) -> bool:
@@ -123,8 +141,9 @@ def run_chapter(chapter: nbformat.NotebookNode, timeout: int) -> str:
     return ""
 
 
-def execute() -> int:
-    """Run the chapters that the cache lacks; a line for each as it ends. Return the exit status."""
+@app.command()
+def execute() -> None:
+    """Run the chapters that the cache lacks; a line for each as it ends. Status 1 if one fails."""
     cache, everything = get_cache(str(CACHE)), chapters()
     missing = {name: nb for name, nb in everything.items() if not is_cached(cache, nb)}
     timeout = yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]["timeout"]
@@ -139,30 +158,32 @@ def execute() -> int:
         if error:
             errors[name] = error
         else:
-            keep(cache, name, chapter)
+            keep(cache, name, chapter, CORES)
     print(f"Executed {len(missing)} chapters in {time.monotonic() - begun:.0f} s.")
     for name, error in errors.items():
         print(f"\n{name} failed:\n{error}", file=sys.stderr)
-    return 1 if errors else 0
+    if errors:
+        raise typer.Exit(1)
 
 
-def chapter_seconds() -> dict[str, float]:
-    """The latest cached run of each chapter in the table of contents, in reading order."""
+def latest_runs() -> dict[str, dict]:
+    """What was kept of the latest run of each chapter in the table of contents, in its order."""
     latest = {}
     for record in sorted(get_cache(str(CACHE)).list_cache_records(), key=lambda r: r.created):
-        latest[Path(record.uri).stem] = record.data.get("execution_seconds", 0.0)
+        latest[Path(record.uri).stem] = record.data
     return {name: latest[name] for name in chapters() if name in latest}
 
 
+@app.command()
 def record() -> None:
-    """Keep today's times in git, with the machine's cores and the date."""
+    """Keep today's times in git, with the number of cores and the date."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     records = json.loads(TIMES.read_text()) if TIMES.exists() else {}
-    for name, seconds in chapter_seconds().items():
+    for name, run in latest_runs().items():
         # What a GPU run recorded stays.
         machine = {
-            "seconds": round(seconds, 1),
-            "cores": len(os.sched_getaffinity(0)),
+            "seconds": round(run["execution_seconds"], 1),
+            "cores": run["cores"],
             "date": today,
         }
         records[name] = records.get(name, {}) | machine
@@ -172,7 +193,4 @@ def record() -> None:
 
 
 if __name__ == "__main__":
-    actions = {"check": check, "feed": feed, "execute": execute, "record": record}
-    if len(sys.argv) != 2 or sys.argv[1] not in actions:
-        sys.exit(__doc__)
-    sys.exit(actions[sys.argv[1]]())
+    app()

@@ -8,16 +8,15 @@ README.md it rewrites the parts between the `generated` marks, and environment.y
 extras of pyproject.toml and the pins of constraints.txt.
 """
 
-import argparse
 import json
 import re
-import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jupytext
 import nbformat
+import typer
 import yaml
 from sphinx.config import Config as SphinxConfig
 from sphinx.directives.code import LiteralIncludeReader
@@ -190,7 +189,8 @@ def readme(old: str) -> str:
         cost = f"{record['seconds']:.0f} s" if record else ""
         link = f"{colab}/blob/{address['branch']}/notebooks/{source.stem}.ipynb"
         rows.append(f"| [{title(source)}]({page}.md) | {cost} | [Colab]({link}) |")
-    machines = sorted({f"{r['cores']} CPU cores, {r['date']}" for r in times.values()})
+    runs = {(r["cores"], r["date"]) for r in times.values()}
+    machines = [f"{cores} CPU core{'s' * (cores > 1)}, {date}" for cores, date in sorted(runs)]
     note = [f"\nRun times as last recorded: {'; '.join(machines)}."] if machines else []
     parts = {
         "clone": f"```\ngit clone {address['url']}\ncd {address['url'].rsplit('/', 1)[1]}\n"
@@ -247,11 +247,12 @@ def wanted() -> dict[Path, str | None]:
     return files
 
 
-def main() -> int:
-    """Write, or with --check only compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, report differences")
-    check = parser.parse_args().check
+def main(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing, list what differs.")
+    ] = False,
+) -> None:
+    """Write notebooks, README.md and environment.yml from their sources."""
     differing = []
     for path, text in wanted().items():
         if (path.read_text(encoding="utf-8") if path.exists() else None) == text:
@@ -266,8 +267,9 @@ def main() -> int:
             path.write_text(text, encoding="utf-8")
     for name in differing:
         print(f"{name}: differs from its source; run `make sync`" if check else f"wrote {name}")
-    return 1 if check and differing else 0
+    if check and differing:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+import typer
 import yaml
 from fontTools.ttLib import TTFont
 from myst_nb.core.read import read_myst_markdown_notebook
@@ -215,6 +216,7 @@ def test_recorded_times_belong_to_chapters() -> None:
     ("record", "words"),
     [
         ({"seconds": 42.4, "cores": 2}, "42 s on 2 CPU cores"),
+        ({"seconds": 60.2, "cores": 1}, "60 s on 1 CPU core"),
         ({"seconds": 150, "cores": 4}, "2.5 min on 4 CPU cores"),
     ],
 )
@@ -258,7 +260,9 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_chapter_is_told_as_it_ends_and_a_failed_one_ends_with_status_1(
     book: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert execution_cache.execute() == 1
+    with pytest.raises(typer.Exit) as end:
+        execution_cache.execute()
+    assert end.value.exit_code == 1
     told = capfd.readouterr()
     lines = told.out.splitlines()
     assert re.fullmatch(r"  good +\d+\.\d s  \(1 left\)", lines[1])
@@ -268,9 +272,22 @@ def test_each_chapter_is_told_as_it_ends_and_a_failed_one_ends_with_status_1(
 
     # What ran well is kept; what failed runs again.
     (book / "_toc.yml").write_text("root: book/good\n")
-    assert execution_cache.execute() == 0
+    execution_cache.execute()
     assert "1 of 1 chapters need not be executed" in capfd.readouterr().out
-    assert list(execution_cache.chapter_seconds()) == ["good"]
+    assert list(execution_cache.latest_runs()) == ["good"]
+
+
+def test_what_the_tests_executed_is_kept_once_with_the_cores_that_it_had(book: Path) -> None:
+    executed = book / "runs" / "notebooks"
+    executed.mkdir(parents=True)
+    for name, chapter in execution_cache.chapters().items():
+        if name == "good":
+            assert execution_cache.run_chapter(chapter, timeout=600) == ""
+        nbformat.write(chapter, executed / f"{name}.ipynb")
+    execution_cache.feed(cores=1)
+    execution_cache.feed(cores=2)  # a later call, for what ran later
+    kept = execution_cache.latest_runs()
+    assert [(name, run["cores"]) for name, run in kept.items()] == [("good", 1)]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 PEERS = [ROOT / "benchmarks" / "peers" / f"{name}.py" for name in ("common", "run")]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
-PLAIN = {"sync", "execution_cache", "floors", "colab_versions"}  # run before anything is installed
+PLAIN = {"floors", "colab_versions"}  # run before anything is installed
 
 
 def module(path: Path):
