@@ -36,8 +36,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PINS := pyproject.toml constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-# $(call install,ENVIRONMENT) what to install, with the pins. uv needs a fifth of pip's work.
-install = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --constraint constraints.txt
+# $(call install,ENVIRONMENT) what to install, with the pins. uv needs a fifth of the work of pip; it is
+# asked to compile the modules, as pip does: where Python may not write bytecode, each start of
+# TensorFlow would take four times as long.
+install = $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python --constraint constraints.txt
 # $(call torch,ENVIRONMENT): uv, then PyTorch, if possible for CPUs, without gigabytes of CUDA: pip
 # takes that build where its settings name a source of it, and uv knows where PyTorch keeps it. Where
 # neither is to be had, the Python registry's own build serves too.

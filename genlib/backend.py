@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import reprlib
 import sys
 import tempfile
@@ -97,6 +98,12 @@ if (asked := os.environ.get("KERAS_BACKEND") or BACKENDS[0]) not in BACKENDS:
         f"KERAS_BACKEND is {asked!r}, and genlib runs on {', '.join(BACKENDS)}. Set it to one of "
         "them, or unset it."
     )
+for _limit in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):  # Keras reads them as it loads
+    if not re.fullmatch(r"\s*\+?[0-9]+\s*", os.environ.get(_limit, "0")):
+        raise ImportError(
+            f"{_limit} is {os.environ[_limit]!r}, and Keras takes a whole number there. "
+            "Set it to one, or unset it."
+        )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no C++ log but fatal errors
 # A GPU's memory as it is needed, not all of it at once: a server or a rung is a second process.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -429,6 +429,16 @@ def test_a_backend_that_genlib_does_not_run_on_is_one_sentence(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_limit_of_keras_that_is_no_number_is_one_sentence(tmp_path):
+    done = genlib("methods", cwd=tmp_path, KERAS_MAX_EPOCHS="two")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "genlib: KERAS_MAX_EPOCHS is 'two', and Keras takes a whole number there. "
+        "Set it to one, or unset it.\n"
+    )
+    assert genlib("methods", cwd=tmp_path, KERAS_MAX_EPOCHS="2").returncode == 0
+
+
 def test_the_doctor_names_what_is_missing_and_what_installs_it(tmp_path):
     without = ["tensorflow", "uvicorn", "tokenizers"]
     found = genlib("doctor", cwd=tmp_path, without=without, KERAS_BACKEND="tensorflow")
