@@ -64,6 +64,19 @@ def test_no_cell_shows_what_it_glues(path: Path) -> None:
 
 
 @by_notebook
+def test_a_chapter_has_eight_words_for_each_line_of_code_that_it_shows(path: Path) -> None:
+    folded = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+    words = lines = 0
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            prose = re.sub(r"^(`{3,}).*?^\1", "", cell.source, flags=re.M | re.S)
+            words += len(re.findall(r"\w[\w'’.-]*", prose))
+        elif not folded & set(cell.metadata.get("tags", [])):
+            lines += len(re.findall(r"^ *[^\s#]", cell.source, re.M))
+    assert words >= 8 * lines, f"{words} words for {lines} lines of code"
+
+
+@by_notebook
 def test_notebook_is_valid_and_has_no_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)

@@ -10,6 +10,7 @@ the whole prompt for what is still open; it must be sure.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,13 @@ _TOKENS = re.compile(rf"[{CHINESE}]|[^\W_{CHINESE}]+|[,.;:!?、。…()|/\n]")
 _PAUSE = re.compile(r"[^\w\s]|\n")
 _NO = {"not", "without", "un"}
 _ARTICLES = ("a", "an", "the")
-_OR = ("or", "nor", "或", "或者")  # before the last of a list
+_OR = ("or", "nor", "或", "或者", "还是")  # before the last of a list
+_LAST = ("and", "和", "与", "及", "以及")
+_WISHES = (  # "no boats and draw a house" has a house
+    *("draw", "paint", "show", "make", "create", "add", "put", "keep", "include", "give", "use"),
+    *("let", "want", "i", "we", "it", "there", "please", "画"),
+)
+_ALL = ("都", "也", "皆", "均")
 _BE = ("is", "are", "was", "were", "be")
 _PLACE = ("on", "in", "at", "by", "near", "over", "under", "behind", "of", "across")
 _MEASURES = "个只条艘座棵株片朵丝点颗轮张栋间幢叶扇匹位名滴抹缕"  # "a boat" is 一艘船
@@ -63,12 +70,24 @@ _NOT = (
     (r"\bw/(?:o|out)\b", "without"),
     (r"\b(?:hardly|scarcely|barely)(?= (?:an?|any)\b)", "no"),
     (rf"(?<![0-9a-z.,:/-])0(?= ?(?:[a-z]{{3}}|[{CHINESE}]))", "没有"),  # "0 boats"
+    (r"\b(?:(?:rain|snow|hail|sleet|wind|fog),? )+or shine\b", "rain or shine"),
 )
 # "Besides a boat", and "nothing but a boat": 除了船，还有…, 除了船，什么都没有.
 _BESIDES = re.compile(r"除了?(?=[^。;!?\n]*(?:[还也][有要想]|什么[都也][没不]|别无|空无))")
 _EXCEPT = re.compile("除(?=[^了。,;]{1,8}[以之]外)")
 _DASH = re.compile("[—―]+|--+| [–-] ")
 _SLASH = re.compile(" / ")  # "trees / sunset" are two wishes, "no trees/houses" is one
+# "Leave the boat out" is "leave out the boat".
+_OUT = re.compile(
+    r"\b(?:leave|keep) ((?:the|an?|any|all) [a-z]+(?: [a-z]+)?"
+    r"(?:(?:,|,? and) (?:the|any|all) [a-z]+(?: [a-z]+)?)*) (?:out|off)"
+    r"(?= *(?:$|[,.;:!?)\n]|(?:of|and|please)\b))"
+)
+# 晴天雨天都可以: either will do.
+_EITHER = re.compile(
+    "(?:[晴阴雨雪雾风天下起刮是或者和与、]|还是|白天|黑夜|夜晚|晚上){2,12}"
+    "(?=[都皆均](?:可以?|行|好|成|没关系|无所谓))"
+)
 # Negative prompts of other generators: "--no boats, trees".
 _NEGATIVE = re.compile(r"(?:--no|\bnegative prompt)\b:?([^-.;\n]*)")
 _LESS = re.compile(
@@ -109,14 +128,14 @@ class Piece:
         end: number of the one after the last.
         marks: values, and headings of `phrases.txt` that steer the reading; none for a word that
             says nothing here, `None` for one that the lexicon does not know.
-        article: whether "a" or "the" stands before it.
+        article: "a" or "the", if one stands before it.
     """
 
     text: str
     start: int
     end: int
     marks: frozenset[str] | None
-    article: bool = False
+    article: str = ""
 
     @property
     def known(self) -> frozenset[str]:
@@ -158,6 +177,8 @@ def understand(prompt: str, *, aside: bool = True) -> Understood:
         new = _open(next(rest, {}), found) if is_open else {}
         found.named = new | found.named
         lost += [] if new else text.split()
+    if any(piece.known & {"any", "open"} for piece in said):
+        whole = {}  # it does not know what is left open, either
     if any(_has_side(piece) or _is_no(piece) for piece in said):
         whole.pop("light", None)  # the student does not know what stands there, or does not
     found.named = _open(whole, found) | found.named
@@ -227,6 +248,7 @@ def clean(text: str, aside: bool = True) -> str:
         text = _STREET.sub(street, text)
     text = _plain(text.lower().translate(_letters()))
     text = _DASH.sub(", ", _NEGATIVE.sub(negative, _SLASH.sub(" | ", text)))
+    text = _EITHER.sub(r"无论\g<0>,", _OUT.sub(r"leave out \1", text))
     return _LESS.sub(less, _FIRST.sub(r"没有\1，", _BESIDES.sub("有", _EXCEPT.sub("除了", text))))
 
 
@@ -256,12 +278,13 @@ def _key(text: str) -> tuple[str, ...]:
     )
 
 
-def _articles(text: str) -> set[int]:
-    """Returns before which of its tokens an article stands."""
-    found, at = set(), 0
+def _articles(text: str) -> dict[int, str]:
+    """Returns before which of its tokens an article stands, "a" or "the"."""
+    found: dict[int, str] = {}
+    at = 0
     for token in _TOKENS.findall(text):
         if token in _ARTICLES:
-            found.add(at)
+            found[at] = "the" if token == "the" else "a"
         else:
             at += 1
     return found
@@ -332,7 +355,7 @@ def pieces(text: str, aside: bool = True) -> list[Piece]:
                 break
         else:
             end, marks = start + 1, None
-        found.append(Piece(_join(said[start:end]), start, end, marks, start in articles))
+        found.append(Piece(_join(said[start:end]), start, end, marks, articles.get(start, "")))
         start = end
     return found
 
@@ -426,12 +449,16 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
         values = piece.values
         if piece.before and index + 1 < len(said) and _is_sky(said[index + 1]):
             values = piece.before
+        if "last" in marks and not _is_last(said, index):  # "it is a dark house"
+            values = []
+        if "water" in marks and any("lake" in one.known for one in said):
+            values = []  # the open water of a lake
         body = marks & {"sun", "moon"}
-        moon = moon or "moon" in marks
+        moon = moon or ("moon" in marks and scope != "any")
         pause = _PAUSE.match(piece.text) is not None
         if not marks and not pause:
             unknown.append((piece, piece.marks is None and not scope))
-        if "end" in marks and scope and not fresh and _ends(said, since, index, scope):
+        if scope and not fresh and _ends(said, since, index, scope):
             scope = ""
         inside = scope != "" or (bool(values) and _is_gone(said, index))
         if "except" in marks:
@@ -445,6 +472,10 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
             clauses.append([])
             if not (scope and _goes_on(said, since, index, scope)):
                 scope = ""
+        elif scope == "any":
+            fresh = fresh and "stop" in marks
+        elif "any" in marks:
+            scope, since, fresh = "any", index, True
         elif marks & _NO:
             # Two of them cancel out: "not without a boat". "Can't see no boat" only insists.
             double = scope and since == index - 1 and piece.text not in ("no", "not", "never")
@@ -483,6 +514,9 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
     excluded = {name: found for name, found in excluded.items() if found}
     if moon:
         told.setdefault("time", "night")
+    for last, clause in itertools.pairwise(clauses):
+        if "object" in last and "body" not in last and set(clause) <= {*_SIDES, "on", "of", "stop"}:
+            last += clause  # "a house, on the left"
     near: list[tuple[int, str]] = []
     places: list[str] = []
     for clause in clauses:
@@ -498,44 +532,86 @@ def look_up(said: Sequence[Piece]) -> tuple[Understood, list[tuple[str, bool]]]:
 
 def _ends(said: Sequence[Piece], since: int, index: int, scope: str) -> bool:
     """Returns whether a word such as "in" ends what is ruled out from the piece `since` on."""
+    if scope == "any" and said[index].text in _ALL:  # 无论晴雨都有船
+        return True
+    if "end" not in said[index].known:
+        return False
     if said[index].text == "as":  # "no boat as night falls", but "no such thing as a boat"
         return bool(said[index - 1].values)
-    if (scope, said[index].text) == ("without", "and"):  # goes on, but not in "and a house"
-        return _is_new(said, since, index)
+    if scope == "any" and said[index - 1].text in _OR:  # "whether in rain or in sunshine"
+        return False
+    if said[index].text == "and":
+        return not _has_more(said, since, index, scope)
     return True
 
 
 def _is_new(said: Sequence[Piece], since: int, index: int) -> bool:
-    """Returns whether an article begins something new: "no boats, a house" has a house.
+    """Returns whether an article or a wish begins something new: "no boats, a house" has a house.
 
-    It does not in a list in which each has one: "without a boat, a tree or a house".
+    It does not in a list in which each has it: "without a boat, a tree or a house".
     """
-    alike = any(piece.article for piece in said[since + 1 : index])
-    return not alike and any(piece.article for piece in said[index + 1 : index + 2])
+    if index + 1 >= len(said):
+        return False
+    following, alike = said[index + 1], {piece.article for piece in said[since + 1 : index]}
+    return following.text in _WISHES or following.article not in {"", *alike}
+
+
+def _has_more(said: Sequence[Piece], since: int, index: int, scope: str) -> bool:
+    """Returns whether what is ruled out goes on after "and": not in "no boats and a house".
+
+    After "no", which is said of one thing or of several, it does if what follows is another thing
+    of its kind, and the last one: not in "no rain and clear skies", "no boats and trees around".
+    """
+    if _is_new(said, since, index):
+        return False
+    following = said[index + 1] if index + 1 < len(said) else None
+    if following and {"clear", "nothing"} & {*following.values}:
+        return False
+    if scope == "without":
+        return True
+    past = {OF[value] for piece in said[since + 1 : index] for value in piece.values}
+    alike = past <= {"object", "weather"} and _is_alike(said, index + 1, past)
+    return alike and _is_last(said, index + 1)
+
+
+def _is_alike(said: Sequence[Piece], index: int, names: set[str]) -> bool:
+    """Returns whether a piece says something of some attributes, and of no other."""
+    return {OF[v] for piece in said[index : index + 1] for v in piece.values} == names != set()
+
+
+def _is_last(said: Sequence[Piece], index: int) -> bool:
+    """Returns whether a clause or a phrase ends after a piece."""
+    following = said[index + 1 : index + 2]
+    return not following or bool(
+        _PAUSE.match(following[0].text) or following[0].known & {"end", "but"}
+    )
 
 
 def _goes_on(said: Sequence[Piece], since: int, index: int, scope: str) -> bool:
     """Returns whether what is ruled out goes on after a comma.
 
     It does in a list that ends in "or", as in "no boats, trees or houses", between Chinese commas
-    of a list (没有树、船), and after "without" in one that ends in "and", of like things.
+    of a list (没有树、船), and in one that ends in "and", of like things.
     """
     mark, past = said[index].text, said[since + 1 : index]
     if mark == ":":  # "exclude: boats"
-        return not past
+        return not past and scope != "any"
     if not past or mark not in (",", "、", "/"):
         return False
     if mark != ",":
         return not _is_new(said, since, index)
-    over = any(piece.text in _OR for piece in past)  # "no boats or trees, a lake or a sea"
+    # "no boats or trees, a lake or a sea"
+    over = any(piece.text in (*_OR, *_LAST) for piece in past)
     alike = {OF[value] for piece in past for value in piece.values}
     for at in range(index, min(len(said) - 1, index + REACH)):
         piece = said[at + 1]
         if piece.text in _OR:
             return not over or at == index
-        if (scope, piece.text) == ("without", "and"):
-            following = said[at + 2].values if at + 2 < len(said) else []
-            return not over and {OF[value] for value in following} == alike
+        if scope == "any":  # "whether it rains, snows or shines"
+            return not over and _is_alike(said, at + 1, alike)
+        if piece.text in _LAST:
+            more = _has_more(said, since, at + 1, scope)
+            return more and not over and _is_alike(said, at + 2, alike)
         marks = piece.known
         paused = _PAUSE.match(piece.text) and piece.text not in (",", "、", "/")
         if _is_new(said, since, at) or paused or marks & {"end", "but", *_NO}:
@@ -555,16 +631,12 @@ def _opens(said: Sequence[Piece], index: int) -> bool:
 
 def _rules_out_before(said: Sequence[Piece], index: int) -> bool:
     """Returns whether a piece rules out what stands before it: not in "missing its boat"."""
-    piece, following = said[index], said[index + 1 : index + 2]
+    piece = said[index]
     marks = piece.known
     hidden = "beside hidden" in marks and piece.text.startswith(("no", "不"))
     if not hidden and "gone" not in marks:
         return False
-    return not following or bool(
-        _PAUSE.match(following[0].text)
-        or following[0].known & {"end", "but"}
-        or following[0].text in ("from", "了")
-    )
+    return _is_last(said, index) or said[index + 1].text in ("from", "了")
 
 
 def _is_gone(said: Sequence[Piece], index: int) -> bool:

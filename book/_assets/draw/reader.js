@@ -16,7 +16,14 @@ const HAS_CHINESE = new RegExp(`[${CHINESE}]`, "u");
 const WORD = "[\\p{L}\\p{N}_]";
 const EDGE = `(?:(?<!${WORD})(?=${WORD})|(?<=${WORD})(?!${WORD}))`;
 const ARTICLES = ["a", "an", "the"];
-const OR = ["or", "nor", "或", "或者"]; // before the last of a list
+const OR = ["or", "nor", "或", "或者", "还是"]; // before the last of a list
+const LAST = ["and", "和", "与", "及", "以及"];
+// "No boats and draw a house" has a house.
+const WISHES =
+  "draw paint show make create add put keep include give use let want i we it there please 画".split(
+    " ",
+  );
+const ALL = ["都", "也", "皆", "均"];
 const BE = ["is", "are", "was", "were", "be"];
 const PLACE = ["on", "in", "at", "by", "near", "over", "under", "behind", "of", "across"];
 const MEASURES = "个只条艘座棵株片朵丝点颗轮张栋间幢叶扇匹位名滴抹缕"; // "a boat" is 一艘船
@@ -27,12 +34,26 @@ const NOT = [
   [new RegExp(`${EDGE}w/(?:o|out)${EDGE}`, "gu"), "without"],
   [new RegExp(`${EDGE}(?:hardly|scarcely|barely)(?= (?:an?|any)${EDGE})`, "gu"), "no"],
   [new RegExp(`(?<![0-9a-z.,:/\\-])0(?= ?(?:[a-z]{3}|[${CHINESE}]))`, "gu"), "没有"], // "0 boats"
+  [
+    new RegExp(`${EDGE}(?:(?:rain|snow|hail|sleet|wind|fog),? )+or shine${EDGE}`, "gu"),
+    "rain or shine",
+  ],
 ];
 // "Besides a boat", and "nothing but a boat": 除了船，还有…, 除了船，什么都没有.
 const BESIDES = /除了?(?=[^。;!?\n]*(?:[还也][有要想]|什么[都也][没不]|别无|空无))/gu;
 const EXCEPT = /除(?=[^了。,;]{1,8}[以之]外)/gu;
 const DASH = /[—―]+|--+| [–\-] /gu;
 const SLASH = / \/ /gu; // "trees / sunset" are two wishes, "no trees/houses" is one
+// "Leave the boat out" is "leave out the boat".
+const OUT = new RegExp(
+  `${EDGE}(?:leave|keep) ((?:the|an?|any|all) [a-z]+(?: [a-z]+)?` +
+    "(?:(?:,|,? and) (?:the|any|all) [a-z]+(?: [a-z]+)?)*) (?:out|off)" +
+    `(?= *(?:$|[,.;:!?)\\n]|(?:of|and|please)${EDGE}))`,
+  "gu",
+);
+// 晴天雨天都可以: either will do.
+const EITHER =
+  /(?:[晴阴雨雪雾风天下起刮是或者和与、]|还是|白天|黑夜|夜晚|晚上){2,12}(?=[都皆均](?:可以?|行|好|成|没关系|无所谓))/gu;
 // Negative prompts of other generators: "--no boats, trees".
 const NEGATIVE = new RegExp(`(?:--no|${EDGE}negative prompt)${EDGE}:?([^\\-.;\\n]*)`, "gu");
 const STREET = new RegExp(
@@ -96,11 +117,11 @@ function key(text) {
 }
 
 function articles(text) {
-  // before which of its tokens an article stands
-  const found = new Set();
+  // before which of its tokens an article stands, "a" or "the"
+  const found = new Map();
   let at = 0;
   for (const token of text.match(TOKENS) ?? []) {
-    if (ARTICLES.includes(token)) found.add(at);
+    if (ARTICLES.includes(token)) found.set(at, token === "the" ? "the" : "a");
     else at++;
   }
   return found;
@@ -170,7 +191,9 @@ export class Reader {
       told = { ...found, ...told };
       if (!Object.keys(found).length) lost.push(...item[0].split(" "));
     }
-    const all = this.guess(plain);
+    // The student does not know what is left open, either.
+    const opened = said.some((piece) => ["any", "open"].some((m) => piece.marks?.includes(m)));
+    const all = opened ? {} : this.guess(plain);
     // The student does not know what stands there, or does not.
     if (said.some((piece) => hasSide(piece) || isNo(piece))) delete all.light;
     told = { ...open(all), ...told };
@@ -190,6 +213,7 @@ export class Reader {
     for (const [short, long] of NOT) plain = plain.replace(short, long);
     const negative = (_, list) => `, no ${list.replaceAll(",", "、")}`;
     plain = plain.replace(SLASH, " | ").replace(NEGATIVE, negative).replace(DASH, ", ");
+    plain = plain.replace(OUT, "leave out $1").replace(EITHER, "无论$&,");
     plain = plain.replace(EXCEPT, "除了").replace(BESIDES, "有").replace(FIRST, "没有$1，");
     // "Boatless", "a fog free forest", "a no-boat lake".
     return plain.replace(LESS, (whole, one, two, following, three) => {
@@ -211,7 +235,7 @@ export class Reader {
       if (!marks) end = start + 1;
       const tokens = said.slice(start, end);
       const joined = tokens.join(isChinese(tokens.join("")) ? "" : " ");
-      found.push({ text: joined, start, end, marks, article: after.has(start) });
+      found.push({ text: joined, start, end, marks, article: after.get(start) ?? "" });
       start = end;
     }
     return found;
@@ -254,11 +278,14 @@ export class Reader {
       if (onlyBefore.length && said[index + 1] && this.isSky(said[index + 1])) {
         values = onlyBefore.map((mark) => mark.split(" ")[1]);
       }
+      if (has("last") && !isLast(said, index)) values = []; // "it is a dark house"
+      // The open water of a lake.
+      if (has("water") && said.some((one) => one.marks?.includes("lake"))) values = [];
       const body = has("sun") || has("moon");
       const pause = PAUSE.test(piece.text);
-      moon ||= has("moon");
+      moon ||= has("moon") && scope !== "any";
       if (!marks.length && !pause) unknown.push([piece, piece.marks === null && !scope]);
-      if (has("end") && scope && !fresh && this.ends(said, since, index, scope)) scope = "";
+      if (scope && !fresh && this.ends(said, since, index, scope)) scope = "";
       const inside = scope !== "" || (values.length > 0 && this.isGone(said, index));
       if (has("except")) {
         const bare = this.isBare(said.slice(0, index));
@@ -270,6 +297,10 @@ export class Reader {
       if (pause || has("but")) {
         clauses.push([]);
         if (!(scope && this.goesOn(said, since, index, scope))) scope = "";
+      } else if (scope === "any") {
+        fresh &&= has("stop");
+      } else if (has("any")) {
+        [scope, since, fresh] = ["any", index, true];
       } else if (negation) {
         // Two of them cancel out: "not without a boat". "Can't see no boat" only insists.
         const double =
@@ -316,6 +347,12 @@ export class Reader {
       if (found.size) without[name] = [...found];
     }
     if (moon) told.time ??= "night";
+    // "A house, on the left".
+    clauses.slice(1).forEach((clause, at) => {
+      const last = clauses[at];
+      const only = clause.every((kind) => [...SIDES, "on", "of", "stop"].includes(kind));
+      if (last.includes("object") && !last.includes("body") && only) last.push(...clause);
+    });
     const near = [];
     const places = new Set();
     for (const clause of clauses) {
@@ -341,33 +378,58 @@ export class Reader {
 
   /** Does a word such as "in" end what is ruled out from the piece `since` on? */
   ends(said, since, index, scope) {
-    const { text } = said[index];
+    const { text, marks } = said[index];
+    if (scope === "any" && ALL.includes(text)) return true; // 无论晴雨都有船
+    if (!marks?.includes("end")) return false;
     // "no boat as night falls", but "no such thing as a boat"
     if (text === "as") return this.values(said[index - 1]).length > 0;
-    if (scope === "without" && text === "and") return isNew(said, since, index);
-    return true;
+    // "whether in rain or in sunshine"
+    if (scope === "any" && OR.includes(said[index - 1].text)) return false;
+    return text !== "and" || !this.hasMore(said, since, index, scope);
   }
 
   /** Does what is ruled out go on after a comma? See `reader._goes_on`. */
   goesOn(said, since, index, scope) {
     const mark = said[index].text;
     const past = said.slice(since + 1, index);
-    if (mark === ":") return !past.length; // "exclude: boats"
+    if (mark === ":") return !past.length && scope !== "any"; // "exclude: boats"
     if (!past.length || ![",", "、", "/"].includes(mark)) return false;
     if (mark !== ",") return !isNew(said, since, index);
-    const over = past.some((piece) => OR.includes(piece.text)); // "no boats or trees, a lake"
+    // "no boats or trees, a lake or a sea"
+    const over = past.some((piece) => [...OR, ...LAST].includes(piece.text));
     const known = new Set(past.flatMap((piece) => [...this.attributesOf(piece)]));
     for (let at = index; at < Math.min(said.length - 1, index + REACH); at++) {
       const { text, marks } = said[at + 1];
       if (OR.includes(text)) return !over || at === index;
-      if (scope === "without" && text === "and") {
-        return !over && isSame(this.attributesOf(said[at + 2]), known);
+      // "whether it rains, snows or shines"
+      if (scope === "any") return !over && this.isAlike(said[at + 1], known);
+      if (LAST.includes(text)) {
+        const more = this.hasMore(said, since, at + 1, scope);
+        return more && !over && this.isAlike(said[at + 2], known);
       }
       const paused = PAUSE.test(text) && ![",", "、", "/"].includes(text);
       const ended = (marks ?? []).some((mark) => ["end", "but", ...NO].includes(mark));
       if (isNew(said, since, at) || paused || ended) return false;
     }
     return false;
+  }
+
+  /** Does what is ruled out go on after "and"? See `reader._has_more`. */
+  hasMore(said, since, index, scope) {
+    if (isNew(said, since, index)) return false;
+    const values = this.values(said[index + 1] ?? {});
+    if (values.includes("clear") || values.includes("nothing")) return false;
+    if (scope === "without") return true;
+    const past = new Set(
+      said.slice(since + 1, index).flatMap((piece) => [...this.attributesOf(piece)]),
+    );
+    const things = [...past].every((name) => name === "object" || name === "weather");
+    return things && this.isAlike(said[index + 1], past) && isLast(said, index + 1);
+  }
+
+  /** Does a piece say something of some attributes, and of no other? */
+  isAlike(piece, names) {
+    return names.size > 0 && isSame(this.attributesOf(piece), names);
   }
 
   /** Does a phrase such as "no people" begin a list: "no people or boats"? */
@@ -485,10 +547,19 @@ function isNo(piece) {
 const isPlace = (piece) => PLACE.includes(piece?.text.split(" ")[0]);
 const isSame = (a, b) => a.size === b.size && [...a].every((item) => b.has(item));
 
-// Does an article begin something new? "No boats, a house" has a house.
+// Does an article or a wish begin something new? "No boats, a house" has a house.
 function isNew(said, since, index) {
-  const alike = said.slice(since + 1, index).some((piece) => piece.article);
-  return !alike && (said[index + 1]?.article ?? false);
+  const following = said[index + 1];
+  if (!following) return false;
+  const alike = said.slice(since + 1, index).map((piece) => piece.article);
+  return WISHES.includes(following.text) || !["", ...alike].includes(following.article);
+}
+
+// Does a clause or a phrase end after a piece?
+function isLast(said, index) {
+  const following = said[index + 1];
+  if (!following || PAUSE.test(following.text)) return true;
+  return (following.marks ?? []).some((mark) => mark === "end" || mark === "but");
 }
 
 // Does a piece rule out what stands before it? Not in "missing its boat".
@@ -497,13 +568,7 @@ function rulesOutBefore(said, index) {
   const marks = may ?? [];
   const hidden = marks.includes("beside hidden") && /^(?:no|不)/u.test(text);
   if (!hidden && !marks.includes("gone")) return false;
-  const following = said[index + 1];
-  return (
-    !following ||
-    PAUSE.test(following.text) ||
-    (following.marks ?? []).some((mark) => mark === "end" || mark === "but") ||
-    ["from", "了"].includes(following.text)
-  );
+  return isLast(said, index) || ["from", "了"].includes(said[index + 1].text);
 }
 
 // Where the sides stand on which the sun or the moon may be, after their distances.
