@@ -63,7 +63,7 @@ $(VENV)/bin/python:
 	  { echo "This needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version): try make PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
 	  { echo "$(PYTHON) cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
-	@echo "Making the environment in $(VENV), once: 0.9 GB to download, 3.3 GB on disk"
+	@echo "Making the environment in $(VENV), once: 0.9 GB to download, 3.8 GB on disk"
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(PINS) | $(VENV)/bin/python
