@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from genlib import bench, metrics, plot
+from genlib import bench, metrics, plot, ranges
 from genlib.data import fashion_mnist, scenes
 from genlib.ladder.rungs import BATCHES, SEED, TAGS, Built, Rung, alone, available, prompts
 from genlib.pretrained import load_judge, load_scenes_judge
@@ -48,12 +48,11 @@ def run(
         and batch, and for each rung a row of the table.
 
     Raises:
-        ValueError: if `images` is negative, 1 to 79, or too large, or `pairs` is too small.
+        ValueError: if `images` is negative, 1 to 79, or too large, or `pairs` is out of range.
     """
     if images and not 80 <= images <= len(prompts()):
         raise ValueError(f"images = {images}; give 80 to {len(prompts())}, or 0 for no quality.")
-    if pairs < bench.MIN_PAIRS:
-        raise ValueError(f"pairs = {pairs}; give at least {bench.MIN_PAIRS}.")
+    ranges.check("pairs", pairs)
     some = available() if some is None else list(some)
     result: dict[str, Any] = {
         "schema": SCHEMA,
