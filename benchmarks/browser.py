@@ -1,16 +1,21 @@
 """The page that draws, in headless Chromium: CPU time of an image by kernel, numbers and steps.
 
+It also measures the opening: from navigation until it can draw, and until the first image.
+
 Beside it, two libraries do the same: onnxruntime-web and LiteRT.js, with one thread, each with the
 same flow and decoder as one file for each number of steps. They come by npm, and only for this.
 
 Writes `genlib/records/browser.json`. It counts what the page's thread computes, from noise to
-pixels, so other work on the machine changes little. Needs: apt install chromium chromium-driver npm
+pixels, so other work on the machine changes little. An opening is told by the clock, so nothing
+else should run. Needs: apt install chromium chromium-driver npm
 """
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,20 +24,22 @@ import psutil
 import typer
 from selenium import webdriver
 
-from genlib import pretrained, records, weights
+from genlib import bench, pretrained, records, weights
 from genlib.bench import count
 from genlib.models.flow import Flow
 from genlib.models.tokenizer import GRID
 from genlib.speed import export
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "scripts")]
 import chromium  # noqa: E402
+import draw  # noqa: E402
 import kernel  # noqa: E402
 from vendor import unpack  # noqa: E402
 
 PAGE = ROOT / "book" / "_assets" / "draw"
 IMAGES, ROUNDS, STEPS = 12, 3, (1, 2, 4)
+OPENINGS = 9  # of each program; the interval of their median holds it in 96 % of cases
 # The libraries' packages: version, and the files that a page loads.
 PEERS = {
     "onnxruntime-web": (
@@ -144,6 +151,37 @@ const [kind, steps, width, shape] = arguments, done = arguments[4];
 """,
 }
 
+# All that the page needs: it reads the prompt too, and draws in a worker.
+MAKE_PAGE = """
+const [prompt] = arguments, done = arguments[1];
+(async () => {
+  const { open } = await import("/draw/studio.js");
+  const made = await open(() => {});
+  await made.prepare(false);
+  window.draw = (steps, n) =>
+    made.draw(made.writer.describe(prompt, n, 0n), 0n, steps, () => {});
+})().then(() => done(0), (error) => done(String(error)));
+"""
+PROMPT = "a beautiful sunset over a calm sea"  # which the page shows
+# Makes a program as soon as the page comes, lets it draw, and tells when, from the navigation on.
+OPENING = """<script type="module">
+window.opening = new Promise((tell) => {
+  const done = async (made) => {
+    if (typeof made === "string") return tell({ error: made });
+    const ready = performance.now() / 1000;
+    try {
+      await window.draw(STEPS, 1);
+    } catch (error) {
+      return tell({ error: String(error) });
+    }
+    const first = performance.now() / 1000;
+    const came = performance.getEntriesByType("resource");
+    tell({ ready, first, bytes: came.reduce((sum, file) => sum + file.encodedBodySize, 0) });
+  };
+  (function () {MAKE})(...GIVEN, done);
+});
+</script>"""
+
 
 def on_cpu(process: psutil.Process) -> float:
     """Seconds that the main thread of a process has computed, whatever else its core did."""
@@ -182,6 +220,52 @@ def measure(driver: webdriver.Chrome, address: str) -> dict[str, Any]:
                 found[name] = {"milliseconds": timed(driver, steps), "memory": memory}
                 print(f"{name}: {found[name]['milliseconds'][0]:.1f} ms", flush=True)
     return found
+
+
+def write_pages(folder: Path, given: list[Any]) -> dict[str, str]:
+    """Write a page for each program that opens it at once; return its file by the program."""
+    ways: dict[str, tuple[str, list[Any]]] = {"page": (MAKE_PAGE, [PROMPT])}
+    for kind in ("float32", "int8"):
+        for file in kernel.KERNELS:
+            ways[f"{file.removesuffix('.wasm')}, {kind}"] = (MAKE, [file, kind == "int8"])
+        for library, make in MAKE_PEER.items():
+            ways[f"{library}, {kind}"] = (make, [kind, [STEPS[-1]], *given])
+    pages = {}
+    for i, (name, (make, arguments)) in enumerate(ways.items()):
+        values = {"STEPS": str(STEPS[-1]), "GIVEN": json.dumps(arguments), "MAKE": make}
+        script = OPENING
+        for word, value in values.items():
+            script = script.replace(word, value)
+        pages[name] = f"opening-{i}.html"
+        (folder / pages[name]).write_text(EMPTY + script)
+    return pages
+
+
+def openings(address: str, pages: dict[str, str]) -> dict[str, Any]:
+    """Seconds from navigation until a program can draw, and until its first image; bytes fetched.
+
+    Each opening has a browser of its own, so that nothing is cached and nothing compiled. The
+    programs take turns: what changes on the machine reaches all of them.
+    """
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in pages}
+    for _ in range(OPENINGS):
+        for name, page in pages.items():
+            with chromium.opened() as driver:
+                driver.get(f"{address}/empty.html")
+                time.sleep(1)  # a browser that has just started is still busy with itself
+                driver.get(f"{address}/{page}")
+                one = driver.execute_async_script("window.opening.then(arguments[0])")
+            if "error" in one:
+                raise RuntimeError(f"{name}: {one['error']}")
+            found[name].append(one)
+    summary: dict[str, Any] = {}
+    for name, rows in found.items():
+        summary[name] = {
+            what: bench.median_and_interval([row[what] for row in rows])
+            for what in ("ready", "first")
+        } | {"bytes": max(int(row["bytes"]) for row in rows)}
+        print(f"{name}: first image after {summary[name]['first'][0]:.2f} s", flush=True)
+    return summary
 
 
 def limits(driver: webdriver.Chrome, address: str, folder: Path) -> dict[str, float]:
@@ -237,8 +321,13 @@ def write_files(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def measure_peers(driver: webdriver.Chrome, address: str, folder: Path) -> dict[str, Any]:
-    """The two libraries: milliseconds of an image, and bytes to fetch before the first one."""
+def measure_peers(
+    driver: webdriver.Chrome, address: str, folder: Path, given: list[Any]
+) -> dict[str, Any]:
+    """The two libraries: milliseconds of an image, and bytes to fetch before the first one.
+
+    `given` is the width of a text and the shape of a noise.
+    """
     sizes = write_files(folder / "files")
     fetched = dict.fromkeys(MAKE_PEER, 0)
     for name, (version, files) in PEERS.items():
@@ -250,13 +339,11 @@ def measure_peers(driver: webdriver.Chrome, address: str, folder: Path) -> dict[
                 for path in package.glob(file):
                     shutil.copy(path, goal)
                     fetched[LIBRARY[name]] += path.stat().st_size
-    flow = pretrained.load("flow-shortcut")
-    given = [list(STEPS), flow.config.text_width, [1, *latents(flow)]]
     found: dict[str, Any] = {}
     for library, make in MAKE_PEER.items():
         for kind in ("float32", "int8"):
             driver.get(f"{address}/empty.html")
-            if error := driver.execute_async_script(make, kind, *given):
+            if error := driver.execute_async_script(make, kind, list(STEPS), *given):
                 raise RuntimeError(f"{library}, {kind}: {error}")
             ending = "onnx" if library == "onnxruntime-web" else "tflite"
             for steps in STEPS:
@@ -278,30 +365,38 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(PAGE, folder / "draw")
-        (folder / "draw" / "weights").mkdir()
+        draw.provide(folder / "draw" / "weights")
         (folder / "empty.html").write_text(EMPTY)
+        flow = pretrained.load("flow-shortcut")
+        given = [flow.config.text_width, [1, *latents(flow)]]
         own = sum(
             (PAGE / file).stat().st_size
             for file in ("kernel.js", "kernel-relaxed.wasm", "weights.js")
         )
         for part in ("flow-shortcut", "tokenizer"):
-            for file in weights.paths(weights.SHIPPED / part):
-                shutil.copy(file, folder / "draw" / "weights")
-                own += file.stat().st_size
-        with chromium.served(folder) as address, chromium.opened() as driver:
-            most = limits(driver, address, folder)
-            ways = measure(driver, address)
-            for way in ways.values():
-                way["bytes"] = own
-            ways |= measure_peers(driver, address, folder)
-            version = driver.capabilities["browserVersion"]
+            own += sum(file.stat().st_size for file in weights.paths(weights.SHIPPED / part))
+        with chromium.served(folder) as address:
+            with chromium.opened() as driver:
+                most = limits(driver, address, folder)
+                ways = measure(driver, address)
+                for way in ways.values():
+                    way["bytes"] = own
+                ways |= measure_peers(driver, address, folder, given)
+                version = driver.capabilities["browserVersion"]
+            opening = openings(address, write_pages(folder, given))
     bytes_served = {
         file.name: file.stat().st_size for file in PAGE.iterdir() if file.suffix in (".js", ".wasm")
     }
     versions = {name: version for name, (version, _) in PEERS.items()}
     if save:
         record = {"chromium": version, "peers": versions, "bytes": bytes_served, "ways": ways}
-        records.save("browser", {**record, "limits": most, "operations": operations()})
+        record |= {
+            "openings": OPENINGS,
+            "opening": opening,
+            "limits": most,
+            "operations": operations(),
+        }
+        records.save("browser", record)
 
 
 if __name__ == "__main__":
