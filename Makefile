@@ -36,9 +36,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PINS := pyproject.toml constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-# $(call install,ENVIRONMENT) what to install, with the pins. uv needs a fifth of the work of pip; it is
-# asked to compile the modules, as pip does: where Python may not write bytecode, each start of
-# TensorFlow would take four times as long.
+# $(call install,ENVIRONMENT) what to install, with the pins. uv needs less time than pip; it is asked to
+# compile the modules, as pip does: where Python may not write bytecode, each start of TensorFlow
+# would take more than twice the work.
 install = $(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python --constraint constraints.txt
 # $(call torch,ENVIRONMENT): uv, then PyTorch, if possible for CPUs, without gigabytes of CUDA: pip
 # takes that build where its settings name a source of it, and uv knows where PyTorch keeps it. Where
@@ -129,7 +129,7 @@ test: $(VENV)/.base ## run the library's tests and every notebook
 	  -n 2 --maxschedchunk 1 $(foreach name,$(ALONE),--ignore $(name).ipynb) .
 	@$(BIN)/python scripts/execution_cache.py feed --cores 1
 	@cd runs/notebooks && $(chapters) $(ALONE:=.ipynb)
-	@$(BIN)/python scripts/execution_cache.py feed
+	@$(BIN)/python scripts/execution_cache.py feed $(ALONE)
 
 test-site: book ## open every page of the site in a headless browser, and draw in it
 	@# A test at a time, not a file: nearly all of them are in one. Each worker has a browser.

@@ -91,16 +91,15 @@ def keep(
 
 @app.command()
 def feed(
+    names: Annotated[list[str] | None, typer.Argument(help="Chapters; all unless given.")] = None,
     cores: Annotated[int, typer.Option(help="How many cores each chapter had.")] = CORES,
 ) -> None:
-    """Cache the notebooks that the tests have executed and that it lacks."""
+    """Cache the notebooks that the tests have executed."""
     cache = get_cache(str(CACHE))
-    for name, chapter in chapters().items():
-        path = ROOT / "runs" / "notebooks" / f"{name}.ipynb"
-        if path.exists() and not is_cached(cache, chapter):
-            run = nbformat.read(path, as_version=4)
-            if is_executed(run):
-                keep(cache, name, run, cores)
+    for path in sorted((ROOT / "runs" / "notebooks").glob("*.ipynb")):
+        run = nbformat.read(path, as_version=4)
+        if is_executed(run) and (not names or path.stem in names):
+            keep(cache, path.stem, run, cores)
 
 
 def chapters() -> dict[str, nbformat.NotebookNode]:
@@ -182,8 +181,8 @@ def record() -> None:
     for name, run in latest_runs().items():
         # What a GPU run recorded stays.
         machine = {
-            "seconds": round(run["execution_seconds"], 1),
-            "cores": run["cores"],
+            "seconds": round(run.get("execution_seconds", 0.0), 1),
+            "cores": run.get("cores", CORES),  # unknown where the book's builder ran it
             "date": today,
         }
         records[name] = records.get(name, {}) | machine

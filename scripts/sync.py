@@ -175,6 +175,11 @@ def title(page: Path) -> str:
     return re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), re.M).group(1).strip()
 
 
+def cpu_cores(count: int) -> str:
+    """A number of cores in words."""
+    return f"{count} CPU core{'s' * (count > 1)}"
+
+
 def readme(old: str) -> str:
     """README.md with its generated part rewritten."""
     address = repository()
@@ -190,7 +195,7 @@ def readme(old: str) -> str:
         link = f"{colab}/blob/{address['branch']}/notebooks/{source.stem}.ipynb"
         rows.append(f"| [{title(source)}]({page}.md) | {cost} | [Colab]({link}) |")
     runs = {(r["cores"], r["date"]) for r in times.values()}
-    machines = [f"{cores} CPU core{'s' * (cores > 1)}, {date}" for cores, date in sorted(runs)]
+    machines = [f"{cpu_cores(cores)}, {date}" for cores, date in sorted(runs)]
     note = [f"\nRun times as last recorded: {'; '.join(machines)}."] if machines else []
     parts = {
         "clone": f"```\ngit clone {address['url']}\ncd {address['url'].rsplit('/', 1)[1]}\n"

@@ -290,7 +290,7 @@ def test_each_chapter_is_told_as_it_ends_and_a_failed_one_ends_with_status_1(
     assert list(execution_cache.latest_runs()) == ["good"]
 
 
-def test_what_the_tests_executed_is_kept_once_with_the_cores_that_it_had(book: Path) -> None:
+def test_what_the_tests_executed_is_kept_with_the_cores_that_it_had(book: Path) -> None:
     executed = book / "runs" / "notebooks"
     executed.mkdir(parents=True)
     for name, chapter in execution_cache.chapters().items():
@@ -298,9 +298,11 @@ def test_what_the_tests_executed_is_kept_once_with_the_cores_that_it_had(book: P
             assert execution_cache.run_chapter(chapter, timeout=600) == ""
         nbformat.write(chapter, executed / f"{name}.ipynb")
     execution_cache.feed(cores=1)
-    execution_cache.feed(cores=2)  # a later call, for what ran later
+    execution_cache.feed(["bad"], cores=2)  # a later call, for what ran later
     kept = execution_cache.latest_runs()
     assert [(name, run["cores"]) for name, run in kept.items()] == [("good", 1)]
+    execution_cache.feed(cores=2)  # a new run of the tests: the book shows it
+    assert execution_cache.latest_runs()["good"]["cores"] == 2
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])

@@ -32,7 +32,7 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from sync import MARK, PLACEHOLDER  # noqa: E402
+from sync import MARK, PLACEHOLDER, cpu_cores  # noqa: E402
 
 DIAGRAMS = ROOT / "book" / "_assets" / "diagrams"
 RECORDS = ROOT / "genlib" / "records"
@@ -148,7 +148,7 @@ def describe_cost(record: dict[str, Any]) -> list[str]:
     """One line of words for each fact of a chapter's recorded run."""
     seconds = record["seconds"]
     time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
-    facts = [f"{time} on {record['cores']} CPU core{'s' * (record['cores'] > 1)}"]
+    facts = [f"{time} on {cpu_cores(record['cores'])}"]
     if "gpu_seconds" in record:
         facts.append(f"{record['gpu_seconds']:.0f} s on {record['gpu']}")
     if "peak_megabytes" in record:
